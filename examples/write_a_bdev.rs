@@ -1,6 +1,7 @@
 //! A bdev module with RPC methods, in a separate program: `docs/write-a-bdev.md` shows all of it, piece by piece.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -10,10 +11,10 @@ use spindle::block::{
     Cx, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneId, Layer, LayerParts, OpenError, Operation, Status,
     Submit,
 };
-use spindle::control::{Control, Daemon, DaemonOptions, methods, refused};
+use spindle::control::{ConfigFile, Control, Daemon, DaemonOptions, methods, refused};
 use spindle::engine::Address;
-use spindle::reactor::Handle;
-use spindle::rpc::{BadParams, Client, Method, RpcError, States, Table};
+use spindle::reactor::{Handle, RunError};
+use spindle::rpc::{BadParams, Client, Method, RpcError, States, Table, to_json};
 use spindle::{Bdev, IoBuf, Runtime};
 
 /// The module's name.
@@ -142,10 +143,17 @@ fn table() -> Outcome<Table<Control>> {
     Ok(table)
 }
 
-/// Serves RPC and NBD clients at sockets in this folder.
+/// Serves RPC and NBD clients at sockets in this folder. A configuration that is saved there is restored.
 async fn start(folder: &Path) -> Outcome<Daemon> {
     let (rpc_socket, nbd) = (Some(folder.join("rpc.sock")), vec![Address::Unix(folder.join("nbd.sock"))]);
-    Ok(Daemon::start(DaemonOptions { rpc_socket, nbd, ..DaemonOptions::default() }, table()?).await?)
+    let saved = folder.join("config.json");
+    let config = match saved.is_file() {
+        true => Some(std::fs::read_to_string(&saved)?),
+        false => None,
+    };
+    let config =
+        config.map(|text| ConfigFile { name: saved.display().to_string(), text, ignore_errors: false });
+    Ok(Daemon::start(DaemonOptions { rpc_socket, nbd, config, ..DaemonOptions::default() }, table()?).await?)
 }
 
 /// The program: serves until it is told to end.
@@ -156,11 +164,18 @@ async fn serve(folder: PathBuf) -> Outcome {
     Ok(())
 }
 
+/// Ends with the code of a stop if it was stopped.
+pub fn main() -> ExitCode {
+    let Err(error) = run() else { return ExitCode::SUCCESS };
+    eprintln!("{error}");
+    RunError::exit_code_of(&*error).into()
+}
+
 /// Runs it: with a folder as its argument the program, without one the test.
 ///
 /// # Errors
 /// What went wrong.
-pub fn main() -> Outcome {
+pub fn run() -> Outcome {
     let runtime = Runtime::builder().reactors(1).build()?;
     let folder = std::env::args_os().nth(1).map(PathBuf::from).filter(|folder| folder.is_dir());
     match folder {
@@ -187,6 +202,11 @@ async fn test() -> Outcome {
     assert!(data.to_vec() == [0xf0; 4096]);
     println!("what is written to I0 is inverted on M0");
     drop((upper, lower));
+
+    let saved = to_json(&client.call("framework_get_config", Some(r#"{"name":"bdev"}"#)).await?)?;
+    let call = r#"{"method":"bdev_invert_create","params":{"name":"I0","base_bdev_name":"M0"}}"#;
+    assert!(saved.contains(call), "{saved}");
+    println!("a saved configuration has the call that makes I0");
 
     client.call("nbd_unexport", Some(r#"{"name":"I0"}"#)).await?;
     conformance::check(&daemon.control().registry().get("I0")?, Contents::Kept).await?;

@@ -64,6 +64,7 @@ const FLOORS_OF_CRATES: [(&str, &[&str]); 10] = [
         &[
             "base64",
             "pattern",
+            "outlet",
             "log",
             "spdk",
             "address",

@@ -67,11 +67,8 @@ fn run(what: &str, count: u64) -> Result<(), Failed> {
         "poller-turn" => {
             pollers(&mut runner, 1, count, || Poller::active("idle", Wake::Event("none"), || Busy::No))
         }
-        "timed-run" => {
-            // Due again in every turn.
-            let period = Duration::from_nanos(1);
-            pollers(&mut runner, MANY, count, move || Poller::timed("timed", period, || Busy::Yes))
-        }
+        "timed-run" => pollers(&mut runner, MANY, count, due_in_every_turn),
+        "timed-turn" => pollers(&mut runner, 1, count, due_in_every_turn),
         "thread" => work(&mut runner, async move || threads(count).await),
         "bare-read" => work(&mut runner, async move || bare_reads(count).await),
         "null-read" | "null-write" | "null-idle" | "null-layer" | "null-cut" | "null-cut-list"
@@ -170,6 +167,11 @@ fn hop(to: Thread, from: Thread, left: Arc<AtomicU64>) {
             hop(from, next, left);
         }
     });
+}
+
+/// A timed poller that is due again in every turn.
+fn due_in_every_turn() -> Poller {
+    Poller::timed("timed", Duration::from_nanos(1), || Busy::Yes)
 }
 
 /// As many turns as give `count` calls of so many pollers.

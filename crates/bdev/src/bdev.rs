@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::claim::Claims;
 use crate::counter::{Counter, Ending};
 use crate::opened::Opened;
-use crate::{ClaimInfo, Disk, Event, IoType, IoTypes};
+use crate::{BdevError, ClaimInfo, Disk, Event, IoType, IoTypes};
 
 /// What a module registers.
 pub struct BdevSpec {
@@ -200,6 +200,15 @@ pub(crate) fn listed(mut holders: Vec<String>) -> String {
 }
 
 impl State {
+    /// An error unless the bdev is ready.
+    pub(crate) fn check_ready(&self, name: &str) -> Result<(), BdevError> {
+        match self.phase {
+            Phase::Ready => Ok(()),
+            Phase::Removing => Err(BdevError::BeingRemoved { name: name.to_owned() }),
+            Phase::Gone => Err(BdevError::Gone { name: name.to_owned() }),
+        }
+    }
+
     /// A number for a new descriptor.
     pub(crate) fn number_desc(&mut self) -> u64 {
         self.next_desc += 1;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use spindle_block::{Claim, Device, DeviceState, Geometry, Lane, LaneCx, OpenError, Operation};
 
-use crate::{Bdev, BdevError, ClaimKind, Desc, Event, OpenOptions, Registry};
+use crate::{Bdev, BdevError, ClaimType, Desc, Event, OpenOptions, Registry};
 
 /// A bdev that is open and claimed for a store.
 pub struct BlobDevice {
@@ -17,7 +17,7 @@ pub struct BlobDevice {
 impl BlobDevice {
     /// Opens the bdev of that name in the current runtime for a store that writes. Calls `on_event` on this
     /// thread when the bdev is removed or changes its size. Other writers are excluded from now on
-    /// ([`ReadManyWriteOne`](ClaimKind::ReadManyWriteOne)).
+    /// ([`ReadManyWriteOne`](ClaimType::ReadManyWriteOne)).
     ///
     /// # Errors
     /// As [`Bdev::open`]; another descriptor is open for writing.
@@ -27,7 +27,7 @@ impl BlobDevice {
     ) -> Result<Arc<BlobDevice>, BdevError> {
         let bdev = Registry::current_for(name)?.get(name)?;
         let options = OpenOptions::new().on_event(on_event);
-        BlobDevice::claim(&bdev, options, ClaimKind::ReadManyWriteOne, "a Blobstore", "")
+        BlobDevice::claim(&bdev, options, ClaimType::ReadManyWriteOne, "a Blobstore", "")
     }
 
     /// Opens the bdev for a store that is only read, such as an external snapshot: writers are excluded from
@@ -41,7 +41,7 @@ impl BlobDevice {
     ) -> Result<Arc<BlobDevice>, BdevError> {
         let bdev = Registry::current_for(name)?.get(name)?;
         let options = OpenOptions::new().on_event(on_event);
-        BlobDevice::claim(&bdev, options, ClaimKind::ReadManyWriteNone, "a Blobstore that is read", "")
+        BlobDevice::claim(&bdev, options, ClaimType::ReadManyWriteNone, "a Blobstore that is read", "")
     }
 
     /// Opens and claims a bdev for a module.
@@ -51,7 +51,7 @@ impl BlobDevice {
     pub fn claim(
         bdev: &Bdev,
         options: OpenOptions,
-        kind: ClaimKind,
+        kind: ClaimType,
         holder: &str,
         module: &'static str,
     ) -> Result<Arc<BlobDevice>, BdevError> {

@@ -7,9 +7,10 @@
 use crate::BdevError;
 use crate::bdev::listed;
 
-/// The demand of a claim.
+/// The demand of a claim on a bdev. A claim on a device, such as a store makes for itself, has a
+/// [`ClaimKind`](spindle_block::ClaimKind).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClaimKind {
+pub enum ClaimType {
     /// One user, which writes.
     Exclusive,
     /// One writer, many readers.
@@ -20,27 +21,27 @@ pub enum ClaimKind {
     ReadManyWriteShared(u64),
 }
 
-impl ClaimKind {
+impl ClaimType {
     /// Its name in `claim_type` of `bdev_get_bdevs`.
     pub fn name(self) -> &'static str {
         match self {
-            ClaimKind::Exclusive => "exclusive_write",
-            ClaimKind::ReadManyWriteOne => "read_many_write_one",
-            ClaimKind::ReadManyWriteNone => "read_many_write_none",
-            ClaimKind::ReadManyWriteShared(_) => "read_many_write_shared",
+            ClaimType::Exclusive => "exclusive_write",
+            ClaimType::ReadManyWriteOne => "read_many_write_one",
+            ClaimType::ReadManyWriteNone => "read_many_write_none",
+            ClaimType::ReadManyWriteShared(_) => "read_many_write_shared",
         }
     }
 
     /// True if the holder of such a claim may write.
     pub(crate) fn writes(self) -> bool {
-        self != ClaimKind::ReadManyWriteNone
+        self != ClaimType::ReadManyWriteNone
     }
 
     /// True if two descriptors may have it at once.
-    fn goes_with(self, other: ClaimKind) -> bool {
+    fn goes_with(self, other: ClaimType) -> bool {
         match self {
-            ClaimKind::Exclusive | ClaimKind::ReadManyWriteOne => false,
-            ClaimKind::ReadManyWriteNone | ClaimKind::ReadManyWriteShared(_) => self == other,
+            ClaimType::Exclusive | ClaimType::ReadManyWriteOne => false,
+            ClaimType::ReadManyWriteNone | ClaimType::ReadManyWriteShared(_) => self == other,
         }
     }
 }
@@ -49,7 +50,7 @@ impl ClaimKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimInfo {
     /// Its demand.
-    pub kind: ClaimKind,
+    pub kind: ClaimType,
     /// Its holder, for messages.
     pub holder: String,
     /// The holder's module, or empty.
@@ -70,8 +71,8 @@ pub(crate) struct Claims(Vec<(u64, ClaimInfo)>);
 impl Claims {
     /// An error if no such claim can be added. `writers` are the holders of other descriptors open for writing without a
     /// claim.
-    pub(crate) fn check(&self, bdev: &str, kind: ClaimKind, writers: &[String]) -> Result<(), BdevError> {
-        if kind == ClaimKind::ReadManyWriteShared(0) {
+    pub(crate) fn check(&self, bdev: &str, kind: ClaimType, writers: &[String]) -> Result<(), BdevError> {
+        if kind == ClaimType::ReadManyWriteShared(0) {
             return Err(BdevError::argument(
                 format!("claim on bdev {bdev:?}"),
                 "a shared claim needs a key other than 0",

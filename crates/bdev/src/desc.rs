@@ -12,7 +12,7 @@ use crate::bdev::Inner;
 use crate::event::OnEvent;
 use crate::opened::Opened;
 use crate::read_only::ReadOnly;
-use crate::{Bdev, BdevError, ClaimInfo, ClaimKind, Counted, Counter, Event, Phase};
+use crate::{Bdev, BdevError, ClaimInfo, ClaimType, Counted, Counter, Event};
 
 /// How a bdev is opened. Default: for reading, without events.
 #[derive(Clone, Default)]
@@ -84,11 +84,9 @@ impl Bdev {
     ///
     /// # Errors
     /// As [`Desc::claim`].
-    pub fn check_claim(&self, kind: ClaimKind) -> Result<(), BdevError> {
+    pub fn check_claim(&self, kind: ClaimType) -> Result<(), BdevError> {
         let state = self.0.state();
-        if state.phase != Phase::Ready {
-            return Err(BdevError::BeingRemoved { name: self.name().to_owned() });
-        }
+        state.check_ready(self.name())?;
         state.claims.check(self.name(), kind, &state.writers(0))
     }
 }
@@ -100,9 +98,7 @@ impl Desc {
             return Err(BdevError::NotOnThread { name: inner.name.clone() });
         };
         let mut state = inner.state();
-        if state.phase != Phase::Ready {
-            return Err(BdevError::BeingRemoved { name: inner.name.clone() });
-        }
+        state.check_ready(&inner.name)?;
         if options.write
             && let Some(refusal) = state.claims.refusal(&inner.name)
         {
@@ -141,13 +137,11 @@ impl Desc {
     ///
     /// # Errors
     /// Another claim, or a writer, is in the way; a claim without writers on a descriptor that may write; the
-    /// bdev is being removed.
-    pub fn claim(&self, kind: ClaimKind, holder: &str, module: &'static str) -> Result<(), BdevError> {
+    /// bdev is being removed, or is gone.
+    pub fn claim(&self, kind: ClaimType, holder: &str, module: &'static str) -> Result<(), BdevError> {
         let name = &self.bdev.name;
         let mut state = self.bdev.state();
-        if state.phase != Phase::Ready {
-            return Err(BdevError::BeingRemoved { name: name.clone() });
-        }
+        state.check_ready(name)?;
         if !kind.writes() && self.is_writable() {
             let what = format!("claim ({}) on bdev {name:?}", kind.name());
             return Err(BdevError::argument(what, "the descriptor may write; open it for reading"));

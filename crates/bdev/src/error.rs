@@ -18,6 +18,11 @@ pub enum BdevError {
     /// It is being removed. `ENODEV` for an open, `EBUSY` for another removal.
     #[error("bdev {name:?} is being removed; wait until it is gone")]
     BeingRemoved { name: String },
+    /// It was removed. `ENODEV`.
+    #[error(
+        "bdev {name:?} is gone, as it was removed; close it, and open another one of its name if there is one"
+    )]
+    Gone { name: String },
     /// It is being removed by an earlier call. `EBUSY`.
     #[error("bdev {name:?} is being removed already; wait until it is gone")]
     RemovedTwice { name: String },
@@ -84,6 +89,7 @@ impl BdevError {
             BdevError::NoSuchBdev { .. }
             | BdevError::OtherModule { .. }
             | BdevError::BeingRemoved { .. }
+            | BdevError::Gone { .. }
             | BdevError::NoRegistry => errno::ENODEV,
             BdevError::RemovedTwice { .. } | BdevError::Busy { .. } => errno::EBUSY,
             BdevError::Exists { .. } | BdevError::AskedFor { .. } => errno::EEXIST,

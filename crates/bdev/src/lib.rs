@@ -42,7 +42,7 @@ mod virtual_bdev;
 
 pub use bdev::{Bdev, BdevInfo, BdevSpec, Phase, WeakBdev};
 pub use blob_device::BlobDevice;
-pub use claim::{ClaimInfo, ClaimKind};
+pub use claim::{ClaimInfo, ClaimType};
 pub use counter::{Counted, Counter, Ending};
 pub use desc::{Desc, OpenOptions};
 pub use detail::Detail;

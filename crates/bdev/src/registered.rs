@@ -1,7 +1,7 @@
 //! What a bdev does in its registry, and by names of the current one.
 
 use crate::registry::Shared;
-use crate::{Bdev, BdevError, Desc, Detail, Event, NotificationKind, OpenOptions, Phase, Registry};
+use crate::{Bdev, BdevError, Desc, Detail, Event, NotificationKind, OpenOptions, Registry};
 
 impl OpenOptions {
     /// Opens the bdev of that name, alias or UUID in the current runtime.
@@ -36,14 +36,12 @@ impl Bdev {
     /// Adds an alias.
     ///
     /// # Errors
-    /// The name is empty or taken, or the bdev is being removed.
+    /// The name is empty or taken, or the bdev is being removed or gone.
     pub fn add_alias(&self, alias: &str) -> Result<(), BdevError> {
         let registry = self.registry()?;
         let mut names = registry.0.names();
         let mut state = self.0.state();
-        if state.phase != Phase::Ready {
-            return Err(BdevError::BeingRemoved { name: self.0.name.clone() });
-        }
+        state.check_ready(&self.0.name)?;
         names.add_alias(alias, &self.0)?;
         state.aliases.push(alias.to_owned());
         Ok(())
@@ -52,14 +50,12 @@ impl Bdev {
     /// Replaces one of its aliases by another, atomically and in its place.
     ///
     /// # Errors
-    /// It has no such alias, the new one is empty or taken (by this bdev too), or the bdev is being removed.
+    /// It has no such alias, the new one is empty or taken (by this bdev too), or the bdev is being removed or gone.
     pub fn rename_alias(&self, from: &str, to: &str) -> Result<(), BdevError> {
         let registry = self.registry()?;
         let mut names = registry.0.names();
         let mut state = self.0.state();
-        if state.phase != Phase::Ready {
-            return Err(BdevError::BeingRemoved { name: self.0.name.clone() });
-        }
+        state.check_ready(&self.0.name)?;
         let Some(place) = state.aliases.iter().position(|alias| alias == from) else {
             return Err(BdevError::NoSuchBdev { name: from.to_owned() });
         };

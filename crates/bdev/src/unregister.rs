@@ -132,7 +132,7 @@ impl Registry {
         match state.phase {
             Phase::Ready => state.phase = Phase::Removing,
             Phase::Removing => return Err(BdevError::RemovedTwice { name: bdev.name().to_owned() }),
-            Phase::Gone => return Err(BdevError::NoSuchBdev { name: bdev.name().to_owned() }),
+            Phase::Gone => return Err(BdevError::Gone { name: bdev.name().to_owned() }),
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
-//! Virtual bdevs (SPDK's vbdev): bdevs that stand on another bdev, their base.
+//! Virtual bdevs (SPDK's vbdev): bdevs that stand on another bdev, their base, or on several.
 //!
 //! A module describes its bdevs in a [`Virtual`]; the registry does the rest, on the app thread. It opens and
 //! claims the base, makes the bdevs now or when the base comes, tells them of a new size, and removes them
-//! with the base. Requests do not pass through this module.
+//! with the base; with several, when all are there, and with the first that goes. Requests do not pass through this
+//! module.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -11,9 +12,9 @@ use uuid::Uuid;
 
 use crate::bdev::{Foundation, Inner};
 use crate::counter::Counter;
-use crate::{Bdev, BdevError, BdevSpec, ClaimKind, Desc, Event, Grace, OpenOptions, Recipe, Registry};
+use crate::{Bdev, BdevError, BdevSpec, ClaimType, Desc, Event, Grace, OpenOptions, Recipe, Registry};
 
-/// Describes a module's bdevs on one base.
+/// Describes a module's bdevs on a base, or on several.
 pub trait Virtual: Send + Sync + 'static {
     /// The module's name: the owner of its bdevs and of the claim on the base.
     fn module(&self) -> &'static str;
@@ -23,6 +24,13 @@ pub trait Virtual: Send + Sync + 'static {
 
     /// The base's name, alias or UUID. A base that does not exist yet is waited for by its name.
     fn base(&self) -> &str;
+
+    /// The bases besides [`base`](Self::base), named in the same way: for a module whose bdevs stand on several, such as
+    /// a mirror. Its bdevs are made once all are there, and removed with the first that goes: they take no request any
+    /// more, then what they have in each base ends, and only then the base goes.
+    fn other_bases(&self) -> Vec<&str> {
+        Vec::new()
+    }
 
     /// True if it is made again when its base goes and comes back. Otherwise the registry forgets it with the
     /// last of its bdevs.
@@ -44,10 +52,11 @@ pub trait Virtual: Send + Sync + 'static {
     /// because its module finds it by itself. Once its bdevs exist, [`Disk::recipe`](crate::Disk::recipe) counts.
     fn recipe(&self) -> Option<Recipe>;
 
-    /// Makes the bdevs for the base. The registry registers all of them or none. Called on the app thread.
+    /// Makes the bdevs for the base; [`Base::others`] are there too. The registry registers all of them or none. Called
+    /// on the app thread.
     ///
     /// # Errors
-    /// The module cannot use this base. The registry then closes the base.
+    /// The module cannot use these bases. The registry then closes them.
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError>;
 }
 
@@ -55,9 +64,18 @@ pub trait Virtual: Send + Sync + 'static {
 pub struct Base {
     bdev: Bdev,
     device: Arc<dyn Device>,
+    others: Vec<Base>,
 }
 
 impl Base {
+    /// The first of several, with the others.
+    fn of(descs: &[Desc]) -> Base {
+        let mut all =
+            descs.iter().map(|desc| Base { bdev: desc.bdev(), device: desc.device(), others: Vec::new() });
+        let first = all.next().expect("a Virtual names at least one base");
+        Base { others: all.collect(), ..first }
+    }
+
     /// The bdev.
     pub fn bdev(&self) -> &Bdev {
         &self.bdev
@@ -66,6 +84,11 @@ impl Base {
     /// The bdev's own name, even if it was found by an alias or UUID.
     pub fn name(&self) -> &str {
         self.bdev.name()
+    }
+
+    /// The [other bases](Virtual::other_bases), in their order.
+    pub fn others(&self) -> &[Base] {
+        &self.others
     }
 
     /// Its device, for the devices on top.
@@ -102,17 +125,18 @@ impl Base {
 /// SPDK's namespace for the UUIDs of parts (`BDEV_PART_NAMESPACE_UUID`).
 const PARTS: Uuid = Uuid::from_u128(0x976b899e_3e1e_4d71_ab69_c2b08e9df8b8);
 
-/// A [`Virtual`] that was requested, whether its base exists or not.
+/// A [`Virtual`] that was requested, whether its bases exist or not.
 pub(crate) struct Entry {
     wanted: Arc<dyn Virtual>,
     /// Its bdevs, if they exist now; the bdevs keep this alive.
     standing: Mutex<Weak<Standing>>,
 }
 
-/// The bdevs on one base, and the descriptor that holds it. Each of these bdevs keeps this until it is gone,
-/// so the base is closed with the last.
+/// The bdevs on one base or several, and the descriptors that hold these. Each of these bdevs keeps this until it is
+/// gone, so the bases are closed with the last.
 pub(crate) struct Standing {
-    desc: Desc,
+    /// In the order in which the module names the bases.
+    descs: Vec<Desc>,
     entry: Arc<Entry>,
     /// Counts registrations still in progress.
     making: Counter,
@@ -133,8 +157,13 @@ impl Entry {
         locked(&self.standing).upgrade()
     }
 
-    /// Why another one of its key is refused.
-    fn refusal(&self) -> BdevError {
+    /// The names of its bases.
+    fn bases(&self) -> Vec<&str> {
+        [vec![self.wanted.base()], self.wanted.other_bases()].concat()
+    }
+
+    /// Why another one of its key is refused; `missing` are the bases for which it waits.
+    fn refusal(&self, missing: &[&str]) -> BdevError {
         let (module, name) = (self.wanted.module(), self.wanted.key().to_owned());
         if self.standing().is_some() {
             let by = format!("{name} of module {module}");
@@ -148,7 +177,7 @@ impl Entry {
         BdevError::AskedFor {
             name: name.into(),
             module,
-            base: self.wanted.base().into(),
+            base: missing.first().copied().unwrap_or(self.wanted.base()).into(),
             remedy: remedy.into(),
         }
     }
@@ -182,15 +211,20 @@ impl Standing {
         locked(&self.bdevs).iter().filter_map(|(bdev, _)| bdev.upgrade().map(Bdev)).collect()
     }
 
-    pub(crate) fn base(&self) -> Bdev {
-        self.desc.bdev()
+    fn bases(&self) -> Vec<Bdev> {
+        self.descs.iter().map(Desc::bdev).collect()
     }
 }
 
 impl Bdev {
-    /// Returns its base, if it is a [`Virtual`] bdev.
+    /// Returns its base, if it is a [`Virtual`] bdev; of several the first.
     pub fn base(&self) -> Option<Bdev> {
-        Standing::of(self.0.standing()).map(|standing| standing.base())
+        self.bases().into_iter().next()
+    }
+
+    /// Returns its bases, in the order in which its module names them; none if it is no [`Virtual`] bdev.
+    pub fn bases(&self) -> Vec<Bdev> {
+        Standing::of(self.0.standing()).map(|standing| standing.bases()).unwrap_or_default()
     }
 
     /// The memory node that it, or what it stands on, was made for; -1 for any, `None` if no module names one.
@@ -200,12 +234,12 @@ impl Bdev {
 }
 
 impl Registry {
-    /// Creates bdevs on a base. If the base exists, all of them exist when this resolves; otherwise they are
-    /// created when it comes. Dropping the future does not stop it.
+    /// Creates bdevs on a base, or on several. If these exist, all of them exist when this resolves; otherwise they are
+    /// created when the last comes. Dropping the future does not stop it.
     ///
     /// # Errors
-    /// The module already has one of that key (`EEXIST`); the base is claimed or open for writing (`EPERM`);
-    /// errors of [`Virtual::make`] and of [`register`](Self::register). Then nothing remains.
+    /// The module already has one of that key (`EEXIST`); a base is claimed or open for writing (`EPERM`), or named
+    /// twice (`EINVAL`); errors of [`Virtual::make`] and of [`register`](Self::register). Then nothing remains.
     pub async fn create_virtual(&self, wanted: impl Virtual) -> Result<Vec<Bdev>, BdevError> {
         let wanted: Arc<dyn Virtual> = Arc::new(wanted);
         self.on_app(async move |registry| registry.create_virtual_here(wanted).await).await
@@ -227,7 +261,7 @@ impl Registry {
         let all = self.0.virtuals().clone();
         let recipes = all.iter().flat_map(|entry| match entry.standing() {
             Some(standing) => standing.bdevs().iter().filter_map(|bdev| bdev.disk().recipe(bdev)).collect(),
-            None if self.get(entry.wanted.base()).is_ok() => Vec::new(),
+            None if self.missing_bases(entry).is_empty() => Vec::new(),
             None => Vec::from_iter(entry.wanted.recipe()),
         });
         recipes.collect()
@@ -235,13 +269,11 @@ impl Registry {
 
     async fn create_virtual_here(&self, wanted: Arc<dyn Virtual>) -> Result<Vec<Bdev>, BdevError> {
         let entry = self.add_virtual(wanted)?;
-        let made = match self.get(entry.wanted.base()) {
-            Ok(base) => self.stand(&entry, &base).await,
-            Err(error) => Err(error),
-        };
-        match made {
+        match self.stand(&entry).await {
             // The same as a base that does not exist: it may come again.
-            Err(BdevError::NoSuchBdev { .. } | BdevError::BeingRemoved { .. }) => Ok(Vec::new()),
+            Err(BdevError::NoSuchBdev { .. } | BdevError::BeingRemoved { .. } | BdevError::Gone { .. }) => {
+                Ok(Vec::new())
+            }
             Err(error) => {
                 self.forget_virtual(&entry);
                 Err(error)
@@ -253,12 +285,18 @@ impl Registry {
     fn add_virtual(&self, wanted: Arc<dyn Virtual>) -> Result<Arc<Entry>, BdevError> {
         let mut all = self.0.virtuals();
         let (module, key) = (wanted.module(), wanted.key());
-        if let Some(known) = all.iter().find(|entry| entry.is(module, key)) {
-            return Err(known.refusal());
+        if let Some(known) = all.iter().find(|entry| entry.is(module, key)).cloned() {
+            drop(all);
+            return Err(known.refusal(&self.missing_bases(&known)));
         }
         let entry = Arc::new(Entry { wanted, standing: Mutex::default() });
         all.push(entry.clone());
         Ok(entry)
+    }
+
+    /// The names of bases that do not exist.
+    fn missing_bases<'a>(&self, entry: &'a Entry) -> Vec<&'a str> {
+        entry.bases().into_iter().filter(|name| self.get(name).is_err()).collect()
     }
 
     fn forget_virtual(&self, entry: &Arc<Entry>) {
@@ -313,24 +351,41 @@ impl Registry {
 
     /// Creates the bdevs that wait for a base of this name.
     pub(crate) async fn stand_on_new(&self, base: &Bdev) {
-        let waits = |entry: &&Arc<Entry>| entry.wanted.base() == base.name() && entry.standing().is_none();
+        let waits = |entry: &&Arc<Entry>| entry.bases().contains(&base.name()) && entry.standing().is_none();
         let waiting: Vec<Arc<Entry>> = self.0.virtuals().iter().filter(waits).cloned().collect();
         for entry in waiting {
-            // There is no caller to return an error to. The bdevs are tried again when the base comes again.
-            let _ = Box::pin(self.stand(&entry, base)).await;
+            // There is no caller to return an error to. The bdevs are tried again when a base comes again.
+            let _ = Box::pin(self.stand(&entry)).await;
         }
     }
 
-    /// Opens and claims the base, and registers the bdevs: all or none.
-    async fn stand(&self, entry: &Arc<Entry>, base: &Bdev) -> Result<Vec<Bdev>, BdevError> {
-        let module = entry.wanted.module();
-        let options = OpenOptions::new().write(true).holder(entry.wanted.holder());
-        let desc = base.descriptor(options.on_event(self.follow_base(entry)))?;
-        desc.claim(ClaimKind::Exclusive, &entry.wanted.holder(), module)?;
-        let specs = entry.wanted.make(&Base { bdev: base.clone(), device: desc.device() })?;
+    /// Opens and claims the bases, all or none.
+    fn hold_bases(&self, entry: &Arc<Entry>) -> Result<Vec<Desc>, BdevError> {
+        let (module, holder) = (entry.wanted.module(), entry.wanted.holder());
+        let bases = entry.bases().into_iter().map(|name| self.get(name));
+        let bases = bases.collect::<Result<Vec<Bdev>, BdevError>>()?;
+        if let Some((_, twice)) = bases.iter().enumerate().find(|(at, base)| bases[..*at].contains(base)) {
+            return Err(BdevError::argument(
+                holder,
+                format!("bdev {:?} is named twice; name another base", twice.name()),
+            ));
+        }
+        let hold = |base: &Bdev| {
+            let options = OpenOptions::new().write(true).holder(&*holder);
+            let desc = base.descriptor(options.on_event(self.follow_base(entry)))?;
+            desc.claim(ClaimType::Exclusive, &holder, module)?;
+            Ok(desc)
+        };
+        bases.iter().map(hold).collect()
+    }
+
+    /// Opens and claims the bases, and registers the bdevs: all or none.
+    async fn stand(&self, entry: &Arc<Entry>) -> Result<Vec<Bdev>, BdevError> {
+        let descs = self.hold_bases(entry)?;
+        let specs = entry.wanted.make(&Base::of(&descs))?;
         let making = Counter::default();
         let made = making.begin();
-        let standing = Arc::new(Standing { desc, entry: entry.clone(), making, bdevs: Mutex::default() });
+        let standing = Arc::new(Standing { descs, entry: entry.clone(), making, bdevs: Mutex::default() });
         *locked(&entry.standing) = Arc::downgrade(&standing);
         let outcome = self.register_on(&standing, specs).await;
         drop(made);

@@ -7,13 +7,13 @@ use std::rc::Rc;
 use spindle_bdev::Registry;
 use spindle_bdev::modules::gpt;
 use spindle_lvol::Lvols;
-use spindle_nbd::Server;
+use spindle_nbd::{Options, Server};
 use spindle_reactor::{CpuSet, CreateError, Handle, Thread};
 use spindle_rpc::Phase;
 
 use crate::core_locks::{CORE_LOCKS, CoreLocks};
 use crate::log::Log;
-use crate::open_files;
+use crate::open_files::ServerLimits;
 use crate::settings::bdev_options::BdevOptions;
 use crate::settings::copies::Copies;
 use crate::settings::core_times::CoreClock;
@@ -60,16 +60,23 @@ impl Control {
     /// # Panics
     /// Outside a Spindle thread.
     pub async fn new(phase: Phase) -> Result<Control, StartError> {
-        Control::with(phase, CoreLocks::new(CORE_LOCKS.into()), Log::default()).await
+        let log = Log::default();
+        let nbd = ServerLimits::of_process(&log).nbd;
+        Control::with(phase, CoreLocks::new(CORE_LOCKS.into()), log, nbd).await
     }
 
-    /// As [`new`](Self::new), with locks of cores that may be held already.
-    pub(crate) async fn with(phase: Phase, core_locks: CoreLocks, log: Log) -> Result<Control, StartError> {
+    /// As [`new`](Self::new), with locks of cores that may be held already, a log, and limits of the NBD server.
+    pub(crate) async fn with(
+        phase: Phase,
+        core_locks: CoreLocks,
+        log: Log,
+        nbd: Options,
+    ) -> Result<Control, StartError> {
         let runtime = Handle::current().expect("the control plane lives on a Spindle thread");
         let registry = Registry::start().expect("a Spindle thread may have a registry");
         gpt::start(&registry).await?;
         let lvols = Lvols::start(&registry).await?;
-        let nbd = Server::new(open_files::nbd_options(&log), nbd_threads(&runtime)?);
+        let nbd = Server::new(nbd, nbd_threads(&runtime)?);
         Ok(Control(Rc::new(Inner {
             runtime,
             phase,

@@ -11,16 +11,20 @@ use spindle_bdev::modules::file::{self, FileSpec, Spelling};
 use spindle_engine::Address;
 use spindle_nbd::{BdevExport, Tls};
 use spindle_reactor::{Handle, Hangups, LocalJoinHandle, spawn_local, timeout};
-use spindle_rpc::{Bound, Dispatcher, Phase, RpcError, Server, ServerOptions, State, Table};
+use spindle_rpc::{Bound, Dispatcher, Phase, RpcError, Server, State, Table};
 
 use crate::control::Control;
 use crate::core_locks::{CORE_LOCKS, CoreLocks};
 use crate::log::{Level, Log};
+use crate::open_files::ServerLimits;
 use crate::replay::{ConfigFile, Replay};
 use crate::start_error::StartError;
 
 /// How long a stop waits for requests of clients before their bdevs are removed.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a stop waits for copying work to end early, before it answers the last calls.
+const COPYING: Duration = Duration::from_secs(5);
 
 /// Default block size of a served file.
 const FILE_BLOCK: u32 = 512;
@@ -61,6 +65,8 @@ pub struct Ended {
     pub nbd_connections: usize,
     /// Flushes for them that failed: their writes may be lost.
     pub failed_flushes: u64,
+    /// Lvolstores that were not unloaded cleanly; the log says which, and why. The next load recovers them.
+    pub failed_unloads: u64,
 }
 
 /// A running daemon.
@@ -77,6 +83,7 @@ impl Daemon {
     /// # Errors
     /// [`StartError`] names the obstacle and the remedy.
     pub async fn start(options: DaemonOptions, mut table: Table<Control>) -> Result<Daemon, StartError> {
+        check_addresses(&options.nbd)?;
         let core_locks = CoreLocks::new(options.core_lock_folder.unwrap_or_else(|| CORE_LOCKS.into()));
         if options.lock_cores {
             let runtime = Handle::current().expect("the daemon lives on a Spindle thread");
@@ -87,7 +94,8 @@ impl Daemon {
             Some(path) => Some(Bound::bind(path).await.map_err(StartError::Socket)?),
             None => None,
         };
-        let control = Control::with(Phase::new(State::Startup), core_locks, options.log).await?;
+        let limits = ServerLimits::of_process(&options.log);
+        let control = Control::with(Phase::new(State::Startup), core_locks, options.log, limits.nbd).await?;
         if !options.rpcs_allowed.is_empty() {
             let allowed: Vec<&str> = options.rpcs_allowed.iter().map(String::as_str).collect();
             table.keep_only(&allowed);
@@ -105,7 +113,8 @@ impl Daemon {
         start_framework(&control, config, options.wait_for_rpc).await.map_err(StartError::Config)?;
         let mut served = Vec::new();
         for path in &options.files {
-            served.push(export_file(&control, path, &served).await?);
+            let bdev = export_file(&control, path, &served).await?;
+            served.push((bdev, path.as_path()));
         }
         let tls = match &options.nbd_tls {
             Some(folder) => Some(Tls::from_folder(folder).await?),
@@ -114,7 +123,7 @@ impl Daemon {
         for address in options.nbd {
             listen(&control, address, tls.as_ref()).await?;
         }
-        let server = bound.map(|bound| bound.serve(dispatcher, ServerOptions::default()));
+        let server = bound.map(|bound| bound.serve(dispatcher, limits.rpc));
         control.log().notice("app", &format!("serving on the cores {:?}", control.runtime().cores()));
         Ok(Daemon { server, control, _hangups: hangups })
     }
@@ -129,10 +138,13 @@ impl Daemon {
         self.control.framework().failure()
     }
 
-    /// Ends it in order: sends finished answers, flushes NBD clients' writes, closes bdevs.
+    /// Ends it in order: has inflates, decouples and shallow copies end early, answers calls, flushes NBD clients' writes,
+    /// closes bdevs.
     pub async fn stop(self) -> Ended {
         self.control.log().notice("app", "ending");
         self.control.framework().forget_rest();
+        // A device may keep such work for ever.
+        let _ = timeout(COPYING, self.control.lvols().end_copying()).await;
         let rpc_connections = match self.server {
             Some(server) => server.close().await,
             None => 0,
@@ -140,16 +152,25 @@ impl Daemon {
         let nbd = end_clients_and_bdevs(&self.control).await;
         self.control.core_locks().release();
         let (connections, failed) = (nbd.connections, nbd.failed_flushes);
-        let said = format!(
+        let unclean = self.control.lvols().failed_unloads();
+        let mut said = format!(
             "ended in order: {rpc_connections} RPC and {connections} NBD clients were connected, {failed} flushes failed"
         );
-        let level = if failed > 0 { Level::Error } else { Level::Notice };
+        if unclean > 0 {
+            said += &format!(", {unclean} lvolstores were not unloaded cleanly");
+        }
+        let level = if failed + unclean > 0 { Level::Error } else { Level::Notice };
         self.control.log().say(level, "app", &said);
-        Ended { rpc_connections, nbd_connections: connections, failed_flushes: failed }
+        Ended {
+            rpc_connections,
+            nbd_connections: connections,
+            failed_flushes: failed,
+            failed_unloads: unclean,
+        }
     }
 }
 
-/// Ends the NBD clients, and then the bdevs. A request that a device keeps ends with its bdev only.
+/// Ends the NBD clients, and then the bdevs. A request that a device keeps is given up by then, or ends with its bdev.
 async fn end_clients_and_bdevs(control: &Control) -> spindle_nbd::Ended {
     let mut clients = pin!(control.nbd().stop());
     let ended = timeout(PATIENCE, clients.as_mut()).await;
@@ -244,6 +265,44 @@ async fn listen(control: &Control, address: Address, tls: Option<&Tls>) -> Resul
     Ok(())
 }
 
+/// An error if the server cannot listen on two of these addresses together.
+fn check_addresses(addresses: &[Address]) -> Result<(), StartError> {
+    for (place, second) in addresses.iter().enumerate() {
+        addresses[..place].iter().try_for_each(|first| check_pair(first, second))?;
+    }
+    Ok(())
+}
+
+fn check_pair(first: &Address, second: &Address) -> Result<(), StartError> {
+    let (one, other) = (first.clone(), second.clone());
+    if has_free_port(first) {
+        Ok(())
+    } else if is_same_address(first, second) {
+        Err(StartError::SameAddress { first: one, second: other })
+    } else if includes(first, second) {
+        Err(StartError::AddressIncluded { all: one, one: other })
+    } else if includes(second, first) {
+        Err(StartError::AddressIncluded { all: other, one })
+    } else {
+        Ok(())
+    }
+}
+
+/// True if the system chooses the port.
+fn has_free_port(address: &Address) -> bool {
+    matches!(address, Address::Tcp(tcp) if tcp.port() == 0)
+}
+
+/// True if `all` stands for all addresses of the machine, `one` among them.
+fn includes(all: &Address, one: &Address) -> bool {
+    match (all, one) {
+        (Address::Tcp(all), Address::Tcp(one)) => {
+            all.ip().is_unspecified() && all.port() == one.port() && all.is_ipv4() == one.is_ipv4()
+        }
+        _ => false,
+    }
+}
+
 fn is_same_address(one: &Address, other: &Address) -> bool {
     match (one, other) {
         (Address::Unix(one), Address::Unix(other)) => is_same_path(Some(one), Some(other)),
@@ -259,11 +318,16 @@ fn is_same_path(one: Option<&Path>, other: Option<&Path>) -> bool {
 }
 
 /// Exports a file, as the bdev that the configuration has made of it or as a new one; returns the name of the bdev. Those
-/// that were `served` before are files of the command line.
-async fn export_file(control: &Control, path: &Path, served: &[String]) -> Result<String, StartError> {
+/// that were `served` before are files of the command line, with their paths.
+async fn export_file(
+    control: &Control,
+    path: &Path,
+    served: &[(String, &Path)],
+) -> Result<String, StartError> {
     if let Some(bdev) = file::made_of(control.registry(), path) {
-        if served.iter().any(|name| name == bdev.name()) {
-            return Err(StartError::SameFile(path.display().to_string()));
+        if let Some((_, first)) = served.iter().find(|(name, _)| name == bdev.name()) {
+            let (first, second) = (first.display().to_string(), path.display().to_string());
+            return Err(StartError::SameFile { first, second });
         }
         export_bdev(control, path, bdev.name())?;
         return Ok(bdev.name().to_owned());

@@ -15,6 +15,7 @@ mod log;
 mod memory_nodes;
 pub mod methods;
 mod open_files;
+mod outlet;
 mod pattern;
 mod reference;
 mod replay;

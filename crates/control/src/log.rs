@@ -2,25 +2,28 @@
 //!
 //! Shared by the control plane and, as its [`Reporter`], by the runtime: any OS thread may log a line. A line goes to standard
 //! error if the print level admits it, and to the log file, if there is one, if the log level does. Lines for information and
-//! debugging are written only for parts whose flag is set. Lines are written at once; a line is lost if standard error
-//! accepts nothing for a moment. A reactor that reports does not wait.
+//! debugging are written only for parts whose flag is set. Lines are written at once; while standard error or the file accepts
+//! nothing, lines are lost and counted, and the first one that is accepted follows their number. A reactor that reports does
+//! not wait, the control plane once for a moment.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use spindle_reactor::{ReportLevel, Reporter, Stall};
 use spindle_rpc::to_json;
 
+use crate::outlet::Outlet;
 use crate::pattern::Pattern;
 
-/// How long standard error has to accept a line of the control plane.
+/// How long standard error and the file have to accept a line of the control plane.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The shortest hold of a core that is a warning: clients notice it.
@@ -126,6 +129,15 @@ pub enum LogError {
         /// The system's error.
         source: io::Error,
     },
+    /// Its file is a FIFO, to which nothing can be written yet.
+    #[error(
+        "the log {} cannot be opened: it is a FIFO that nothing reads; start its reader first, or name a file",
+        path.display()
+    )]
+    NoReader {
+        /// The FIFO.
+        path: PathBuf,
+    },
     /// A flag that does not exist.
     #[error("there is no log flag '{0}'; there are all, {list}", list = FLAGS.join(", "))]
     Flag(String),
@@ -137,13 +149,19 @@ pub struct Log(Arc<Inner>);
 
 struct Inner {
     form: LogForm,
+    stderr: Outlet,
     path: Option<PathBuf>,
-    /// Locked while a line is written.
-    file: Mutex<Option<File>>,
+    file: Mutex<Option<Arc<LogFile>>>,
     level: Limit,
     print_level: Limit,
     flags: AtomicU64,
     timestamps: AtomicBool,
+}
+
+/// The log file while it is open.
+struct LogFile {
+    file: File,
+    outlet: Outlet,
 }
 
 impl Default for Inner {
@@ -151,6 +169,7 @@ impl Default for Inner {
     fn default() -> Inner {
         Inner {
             form: LogForm::Human,
+            stderr: Outlet::default(),
             path: None,
             file: Mutex::default(),
             level: Limit::new(Level::Notice),
@@ -183,6 +202,7 @@ impl Log {
     /// [`LogError`] names the file or the flag.
     pub fn open(options: LogOptions) -> Result<Log, LogError> {
         let file = options.file.as_deref().map(append).transpose()?;
+        let file = file.map(|file| Arc::new(LogFile { file, outlet: Outlet::default() }));
         let log = Log(Arc::new(Inner {
             form: options.form,
             path: options.file,
@@ -212,7 +232,8 @@ impl Log {
         let Some(path) = &self.0.path else { return };
         match append(path) {
             Ok(file) => {
-                *self.file() = Some(file);
+                let outlet = Outlet::after(self.file().map_or(0, |old| old.outlet.lost()));
+                *self.locked_file() = Some(Arc::new(LogFile { file, outlet }));
                 self.notice("log", "the log was reopened");
             }
             Err(error) => self.say(Level::Error, "log", &format!("{error}; the old file is kept")),
@@ -250,13 +271,29 @@ impl Log {
         }
         let line = self.line(level, part, message);
         if level <= self.0.print_level.get() {
-            spindle_engine::report(&line, patience);
+            self.print(&line, patience);
         }
-        if let Some(file) = &*self.file()
-            && level <= self.0.level.get()
-        {
-            spindle_engine::report_to(file, &line, patience);
+        if level <= self.0.level.get() {
+            self.write(&line, patience);
         }
+    }
+
+    /// Writes a text to standard error.
+    fn print(&self, text: &str, patience: Duration) {
+        self.0.stderr.say(&io::stderr(), text, patience, |lost| self.lost(lost));
+    }
+
+    /// Writes a text to the file, if there is one.
+    fn write(&self, text: &str, patience: Duration) {
+        if let Some(log) = self.file() {
+            log.outlet.say(&log.file, text, patience, |lost| self.lost(lost));
+        }
+    }
+
+    /// The line that stands for others.
+    fn lost(&self, lines: u64) -> String {
+        let lines = if lines == 1 { "1 line".to_owned() } else { format!("{lines} lines") };
+        self.line(Level::Warning, "log", &format!("{lines} lost: the log accepted nothing for a while"))
     }
 
     /// Says a dump, whatever the levels are, as it was asked for: for people as it is, in JSON as one line of the level
@@ -266,13 +303,15 @@ impl Log {
             LogForm::Human => text.to_owned(),
             LogForm::Json => self.line(Level::Notice, "runtime", text),
         };
-        spindle_engine::report(&said, PATIENCE);
-        if let Some(file) = &*self.file() {
-            spindle_engine::report_to(file, &said, PATIENCE);
-        }
+        self.print(&said, PATIENCE);
+        self.write(&said, PATIENCE);
     }
 
-    fn file(&self) -> MutexGuard<'_, Option<File>> {
+    fn file(&self) -> Option<Arc<LogFile>> {
+        self.locked_file().clone()
+    }
+
+    fn locked_file(&self) -> MutexGuard<'_, Option<Arc<LogFile>>> {
         self.0.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -394,8 +433,11 @@ struct Line<'a> {
 
 /// Opens a file for appending.
 fn append(path: &Path) -> Result<File, LogError> {
-    let opened = File::options().append(true).create(true).mode(0o640).open(path);
-    opened.map_err(|source| LogError::File { path: path.to_owned(), source })
+    let is_fifo = || path.metadata().is_ok_and(|file| file.file_type().is_fifo());
+    spindle_engine::open_log(path).map_err(|source| match Errno::from_io_error(&source) {
+        Some(Errno::NXIO) if is_fifo() => LogError::NoReader { path: path.to_owned() },
+        _ => LogError::File { path: path.to_owned(), source },
+    })
 }
 
 /// A message on one line.
@@ -543,6 +585,40 @@ mod tests {
                 && log.flags().iter().all(|(flag, set)| *set == flag.starts_with('r'))
         );
         assert!(!log.set_flag("[[:digit:]]*", true) && !log.set_flag("", true));
+    }
+
+    #[test]
+    fn a_fifo_is_a_log_when_something_reads_it_and_has_the_number_of_lines_that_were_lost_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let open = || Log::open(LogOptions { file: Some(path.clone()), ..LogOptions::default() });
+        let refused = open().unwrap_err().to_string();
+        assert!(refused.contains("FIFO that nothing reads; start its reader first"), "{refused}");
+        // An end for both, which does not wait for the other one.
+        let mut reader = File::options().read(true).write(true).open(&path).unwrap();
+        let log = open().unwrap();
+        log.set_print_level(Level::Error);
+        let mut bytes = vec![0; 1 << 20];
+        let mut read = || {
+            let count = std::io::Read::read(&mut reader, &mut bytes).unwrap();
+            String::from_utf8(bytes[..count].to_owned()).unwrap()
+        };
+        let filling = "x".repeat(1 << 20);
+        log.say_within(Duration::ZERO, Level::Notice, "app", &filling);
+        log.say_within(Duration::ZERO, Level::Notice, "app", "dropped");
+        log.say_within(Duration::ZERO, Level::Notice, "app", "dropped too");
+        let mut said = String::new();
+        while !said.ends_with(
+            "the end
+",
+        ) {
+            said += &read();
+            log.say_within(Duration::ZERO, Level::Notice, "app", "the end");
+        }
+        let after = said.split_once(&filling).unwrap().1;
+        assert!(!said.contains("dropped") && after.contains("warning log: "), "{after}");
+        assert!(after.contains(" lines lost: the log accepted nothing for a while\n"), "{after}");
     }
 
     #[test]

@@ -36,9 +36,30 @@ pub enum StartError {
         "the file {0} cannot be served: another bdev or export has this name; name the file by another path"
     )]
     NameTaken(String),
-    /// A file is named twice.
-    #[error("the file {0} is named twice; name each file once")]
-    SameFile(String),
+    /// A file is given twice.
+    #[error("the file {}", given_twice(first, second))]
+    SameFile {
+        /// Its path.
+        first: String,
+        /// Its other path, or the same.
+        second: String,
+    },
+    /// An address of the NBD server is given twice.
+    #[error("the address {}", given_twice(&first.to_string(), &second.to_string()))]
+    SameAddress {
+        /// The address.
+        first: Address,
+        /// Another spelling, or the same.
+        second: Address,
+    },
+    /// The NBD server is to listen on an address and on all addresses of the machine at the same port.
+    #[error("the address {all} includes {one}; remove one of the two")]
+    AddressIncluded {
+        /// All addresses.
+        all: Address,
+        /// The one.
+        one: Address,
+    },
     /// The configuration listens at an address of the command line with other certificates.
     #[error(
         "the configuration listens on {0} too, with other TLS settings; leave the address out here or there, or give both \
@@ -54,4 +75,9 @@ pub enum StartError {
     /// The NBD server's certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+}
+
+fn given_twice(first: &str, second: &str) -> String {
+    let also = if first == second { String::new() } else { format!(", also as {second}") };
+    format!("{first} is given twice{also}; remove one of the two")
 }

@@ -1,6 +1,8 @@
 //! Checked types for parameters that many methods share, and values of other crates as JSON.
 
-use serde::de::Error;
+use std::fmt;
+
+use serde::de::{Error, Unexpected, Visitor};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use spindle_bdev::{BdevError, Detail};
@@ -12,10 +14,21 @@ pub(crate) struct Uuid(pub(crate) spindle_bdev::Uuid);
 
 impl<'de> Deserialize<'de> for Uuid {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Uuid, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_uuid(&text).map(Uuid).ok_or_else(|| {
-            D::Error::custom("is not a UUID; write it as xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx in hex")
-        })
+        deserializer.deserialize_str(UuidVisitor)
+    }
+}
+
+struct UuidVisitor;
+
+impl Visitor<'_> for UuidVisitor {
+    type Value = Uuid;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a UUID of the form xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx in hex")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Uuid, E> {
+        parse_uuid(text).map(Uuid).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
     }
 }
 
@@ -71,5 +84,8 @@ pub fn refused(error: BdevError) -> RpcError {
 
 /// The answer to a known but unimplemented parameter.
 pub(crate) fn not_implemented(parameter: &str, only: &str) -> RpcError {
-    RpcError::errno(Errno::OPNOTSUPP, format!("'{parameter}' is implemented only for {only}"))
+    RpcError::errno(
+        Errno::OPNOTSUPP,
+        format!("'{parameter}' is implemented only for {only}; give that, or leave it out"),
+    )
 }

@@ -1,7 +1,6 @@
 //! The choice of engine, made once per runtime, and the state that its drivers share.
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 
 use crate::engine_id::EngineId;
@@ -9,28 +8,7 @@ use crate::epoll::EpollDriver;
 use crate::os::{Clock, Workers};
 use crate::sim::World;
 use crate::uring::{self, UringDriver};
-use crate::{Driver, EngineKind};
-
-/// Why an engine is not available.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// io_uring was asked for by name and is not available in the kernel.
-    #[error("io_uring cannot be used here: {why}; SPINDLE_ENGINE=auto falls back to epoll by itself")]
-    NoUring {
-        /// What was missing.
-        why: String,
-    },
-    /// The kernel refused something a driver needs.
-    #[error("the {engine} engine cannot make a driver: {what}: {source}")]
-    Driver {
-        /// Which engine.
-        engine: &'static str,
-        /// What was asked of the kernel.
-        what: &'static str,
-        /// Its error.
-        source: io::Error,
-    },
-}
+use crate::{Driver, EngineError, EngineKind};
 
 /// One engine: makes a driver for each reactor. Cloneable; drivers of one engine share the zero of
 /// their clock and may use each other's handles.

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::engine_id::EngineId;
-use crate::os::{FileFd, OwnedSocketFile};
-use crate::sim::SimHandle;
+use crate::owned::{FileFd, OwnedSocketFile};
+use crate::sim_handle::SimHandle;
 use crate::{Address, FileInfo};
 
 /// What the engine that made a handle needs to serve it.

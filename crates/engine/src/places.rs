@@ -61,7 +61,7 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::Rng;
+    use crate::rng::Rng;
 
     #[test]
     fn each_token_has_its_place_also_those_that_share_a_half_and_those_of_no_table() {

@@ -5,6 +5,10 @@ use crate::ids::{ClusterIdx, PageIdx};
 use crate::mask_kind::MaskKind;
 use crate::super_block::SuperBlock;
 
+/// The largest metadata page in bytes. SPDK makes them as large as a block of the device, at least 4096 bytes. Pages of this size are
+/// read into memory whole, many at a time, so a number in an image must not choose freely.
+pub const MAX_MD_PAGE_SIZE: u32 = 1 << 20;
+
 /// A range of a store in metadata pages, counted from byte 0 of the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Region {
@@ -175,6 +179,9 @@ impl Geometry {
         let page = self.md_page_size;
         if page < 4096 || !page.is_multiple_of(4096) {
             return Err(problem("md_page_size", page, "0 or a multiple of 4096"));
+        }
+        if page > MAX_MD_PAGE_SIZE {
+            return Err(problem("md_page_size", page, format!("at most {MAX_MD_PAGE_SIZE}")));
         }
         let unit = self.io_unit_size;
         if unit < 512 || !unit.is_power_of_two() || unit > page {

@@ -1,7 +1,7 @@
 //! Creates stores: the layout that SPDK would choose for a device, and the writes for it.
 
 use crate::change::Change;
-use crate::geometry::{Geometry, Region, mask_pages};
+use crate::geometry::{Geometry, MAX_MD_PAGE_SIZE, Region, mask_pages};
 use crate::super_block::{BsType, SuperBlock, VERSION};
 
 /// Layouts tried to find the smallest with room for data.
@@ -185,6 +185,9 @@ fn check_options(device: &DeviceShape, options: &InitOptions, md_page: u32) -> R
     }
     if !md_page.is_multiple_of(4096) || !md_page.is_multiple_of(block) {
         return refuse("md_page_size", md_page, format!("a multiple of 4096 and of the block size, {block}"));
+    }
+    if md_page > MAX_MD_PAGE_SIZE {
+        return refuse("md_page_size", md_page, format!("at most {MAX_MD_PAGE_SIZE}"));
     }
     let cluster = options.cluster_size;
     if cluster == 0 || !cluster.is_multiple_of(md_page) {

@@ -52,7 +52,7 @@ pub use change::Change;
 pub use cluster_map::ClusterMap;
 pub use entries::{Entries, Piece};
 pub use error::{FormatError, Place};
-pub use geometry::{Geometry, Region};
+pub use geometry::{Geometry, MAX_MD_PAGE_SIZE, Region};
 pub use ids::{BlobId, ClusterIdx, PageIdx};
 pub use loader::{ByteRange, LoadError, LoadOptions, Loader};
 pub use mask::MaskKind;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use spindle_bdev::Bdev;
-use spindle_blob::Blob;
+use spindle_blob::{Blob, BlobError};
 
+use crate::copying::Copying;
 use crate::create::check_clusters;
 use crate::identity::NAME;
 use crate::lvol::LvolInner;
@@ -13,7 +14,7 @@ use crate::store::{StoreInner, locked};
 use crate::{LvolError, Lvols};
 
 /// Writes a name to a blob, durably; if that fails, the blob in memory has the old one.
-async fn write_name(blob: &Blob, from: &Name, to: &Name) -> Result<(), spindle_blob::BlobError> {
+async fn write_name(blob: &Blob, from: &Name, to: &Name) -> Result<(), BlobError> {
     blob.set_xattr(NAME, to.terminated()).await?;
     if let Err(error) = blob.sync().await {
         // The contents of the disk are then unknown, and the store refuses changes.
@@ -114,17 +115,30 @@ impl LvolInner {
         self.opened()?.set_read_only().await.map_err(LvolError::blob(self.shown()))
     }
 
-    pub(crate) async fn inflate(self: &Arc<LvolInner>, store: &StoreInner) -> Result<(), LvolError> {
+    pub(crate) async fn inflate(self: &Arc<LvolInner>, store: &Arc<StoreInner>) -> Result<(), LvolError> {
         let _busy = self.begin_on_bdev()?;
-        store.blobstore.inflate(self.id).await.map_err(LvolError::blob(self.shown()))
+        let copying = store.begin_copying(format!("inflate of volume {:?}", self.shown()));
+        let inflated = store.blobstore.inflate_while(self.id, copying.goes_on()).await;
+        inflated.map_err(|error| self.not_detached(&copying, error))
     }
 
-    pub(crate) async fn decouple(self: &Arc<LvolInner>, store: &StoreInner) -> Result<(), LvolError> {
+    pub(crate) async fn decouple(self: &Arc<LvolInner>, store: &Arc<StoreInner>) -> Result<(), LvolError> {
         let _busy = self.begin_on_bdev()?;
+        let copying = store.begin_copying(format!("decouple of volume {:?}", self.shown()));
         if self.blob_info(store).await?.parent.is_none() {
             return Err(LvolError::NoParent { lvol: self.shown() });
         }
-        store.blobstore.decouple_parent(self.id).await.map_err(LvolError::blob(self.shown()))
+        let decoupled = store.blobstore.decouple_parent_while(self.id, copying.goes_on()).await;
+        decoupled.map_err(|error| self.not_detached(&copying, error))
+    }
+
+    fn not_detached(&self, copying: &Copying, error: BlobError) -> LvolError {
+        match error {
+            BlobError::Stopped { .. } => {
+                copying.stopped("what was copied stays with the volume, and the same call goes on from there")
+            }
+            error => LvolError::blob(self.shown())(error),
+        }
     }
 }
 
@@ -181,7 +195,7 @@ impl StoreInner {
         Ok(())
     }
 
-    async fn write_own_name(&self, from: &Name, to: &Name) -> Result<(), spindle_blob::BlobError> {
+    async fn write_own_name(&self, from: &Name, to: &Name) -> Result<(), BlobError> {
         let blob = self.blobstore.open_blob(self.super_blob).await?;
         let written = write_name(&blob, from, to).await;
         let closed = blob.close().await;

@@ -1,13 +1,23 @@
 //! Copies the clusters that a volume owns to another bdev, with progress.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use spindle_bdev::{Bdev, ClaimKind, Desc, Disk, OpenOptions};
+use spindle_bdev::{Bdev, ClaimType, Desc, Disk, OpenOptions};
+use spindle_blob::BlobError;
+use spindle_block::IoErrorKind;
+use spindle_reactor::timeout;
 
+use crate::copying::Copying;
 use crate::lvol::LvolInner;
 use crate::store::{StoreInner, locked};
+use crate::target::Target;
 use crate::{LvolError, MODULE};
+
+/// How often a copy looks whether it waits for a write that the bdev keeps although it has to end.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// A copy under way, or finished. A handle: dropping it does not stop the copy.
 #[derive(Clone)]
@@ -52,10 +62,11 @@ impl LvolInner {
             return Err(LvolError::Argument { what, why });
         }
         let desc = target.descriptor(OpenOptions::new())?;
-        desc.claim(ClaimKind::Exclusive, &format!("a shallow copy of volume {:?}", self.shown()), MODULE)?;
+        desc.claim(ClaimType::Exclusive, &format!("a shallow copy of volume {:?}", self.shown()), MODULE)?;
         let total = self.blob_info(store).await?.allocated;
         let (copied, ended) = (AtomicU64::new(0), Mutex::default());
         let progress = Arc::new(Progress { copied, total: AtomicU64::new(total), ended });
+        let copying = store.begin_copying(what);
         let (lvol, store, copy) = (self.clone(), store.clone(), progress.clone());
         drop(spindle_reactor::spawn_local(async move {
             let told = copy.clone();
@@ -63,10 +74,10 @@ impl LvolInner {
                 told.copied.store(copied, Ordering::Release);
                 told.total.store(total, Ordering::Release);
             };
-            let ended = lvol.copy_to(&store, &desc, what, tell).await;
+            let ended = lvol.copy_to(&store, &desc, &copying, tell).await;
             drop(desc);
             *locked(&copy.ended) = Some(ended);
-            drop(counted);
+            drop((copying, counted));
         }));
         Ok(ShallowCopy(progress))
     }
@@ -76,7 +87,7 @@ impl LvolInner {
         self: &Arc<LvolInner>,
         store: &StoreInner,
         target: &Desc,
-        what: String,
+        copying: &Copying,
         progress: impl FnMut(u64, u64) + Send + 'static,
     ) -> Result<(), LvolError> {
         let begun = self.begin_on_bdev();
@@ -85,6 +96,7 @@ impl LvolInner {
             return Err(LvolError::CopyOfWritable { lvol: self.shown() });
         }
         let _busy = begun?;
+        let what = copying.what().to_owned();
         let (has, needs) = (target.geometry().bytes(), info.clusters * store.cluster_size());
         if has < needs {
             let why = format!("the bdev has {has} bytes, and the volume {needs}; name a larger bdev");
@@ -95,8 +107,23 @@ impl LvolInner {
             let why = format!("the bdev has blocks of {theirs} bytes; name one whose blocks divide {ours}");
             return Err(LvolError::Argument { what, why });
         }
-        let copied = store.blobstore.shallow_copy(self.id, target.device(), progress).await;
-        copied.map_err(LvolError::blob(what))
+        let goes_on: Arc<dyn Fn() -> bool + Send + Sync> = Arc::new(copying.goes_on());
+        let device = Target::new(target.device(), goes_on.clone());
+        let mut copied = pin!(store.blobstore.shallow_copy(self.id, device.clone(), progress));
+        let copied = loop {
+            match timeout(LOOK, copied.as_mut()).await {
+                Ok(copied) => break copied,
+                Err(_) if !goes_on() => device.give_up(),
+                Err(_) => {}
+            }
+        };
+        let ended_early = |kind| matches!(kind, IoErrorKind::Aborted | IoErrorKind::Removed) && !goes_on();
+        copied.map_err(|error| match &error {
+            BlobError::Io(refused) if ended_early(refused.kind) => {
+                copying.stopped("the bdev has a part of it; start it again, from the beginning")
+            }
+            _ => LvolError::blob(what)(error),
+        })
     }
 }
 

@@ -41,6 +41,7 @@ impl StoreInner {
     /// Deletes all volumes and the store; on the app thread.
     pub(crate) async fn delete_all(self: &Arc<StoreInner>) -> Result<(), LvolError> {
         self.ready.seen().await;
+        self.check_copying()?;
         if !self.close().await {
             return Err(self.gone());
         }

@@ -78,6 +78,14 @@ pub enum LvolError {
     /// Another operation works on it, or it is open. `EBUSY`.
     #[error("volume {lvol:?}: {why}")]
     Busy { lvol: String, why: String },
+    /// The store is not deleted while its volumes are being copied. `EBUSY`.
+    #[error(
+        "lvolstore {store:?} is not deleted while this is under way: {what}; delete it when that has ended"
+    )]
+    Copying { store: String, what: String },
+    /// An inflate, decouple or shallow copy ended early. `ECANCELED`.
+    #[error("{what} was stopped, as its lvolstore is being unloaded: {remedy}")]
+    Stopped { what: String, remedy: &'static str },
     /// No room. `ENOSPC`.
     #[error("{what}: {why}")]
     NoSpace { what: String, why: String },
@@ -117,7 +125,8 @@ impl LvolError {
             | LvolError::LvolExists { .. }
             | LvolError::ParentAlready { .. } => 17,
             LvolError::HasClones { .. } | LvolError::ReadOnly { .. } | LvolError::CopyOfWritable { .. } => 1,
-            LvolError::Busy { .. } => 16,
+            LvolError::Busy { .. } | LvolError::Copying { .. } => 16,
+            LvolError::Stopped { .. } => 125,
             LvolError::NoSpace { .. } => 28,
             LvolError::TooMuch { .. } => 12,
             LvolError::Bdev(error) => error.errno(),

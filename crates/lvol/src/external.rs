@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use spindle_bdev::{Bdev, BdevError, BlobDevice, ClaimKind, Counter, Event, OpenOptions, Uuid};
+use spindle_bdev::{Bdev, BdevError, BlobDevice, ClaimType, Counter, Event, OpenOptions, Uuid};
 use spindle_blob::{ExternalSource, Parent};
 use spindle_block::{Cx, Device, Geometry, Io, IoErrorKind, Lane, LaneCx, OpenError, Submit};
 
@@ -43,7 +43,7 @@ impl Lvols {
             }));
         };
         let options = OpenOptions::new().on_event(on_event).counted(&open);
-        let kind = ClaimKind::ReadManyWriteNone;
+        let kind = ClaimType::ReadManyWriteNone;
         Ok(BlobDevice::claim(bdev, options, kind, "clones of an external snapshot", MODULE)?)
     }
 

@@ -18,6 +18,7 @@
 
 mod change;
 mod copy;
+mod copying;
 mod create;
 mod delete;
 mod details;
@@ -33,6 +34,8 @@ mod name;
 mod offer;
 mod parents;
 mod store;
+mod target;
+mod unload;
 mod volumes;
 
 pub use copy::ShallowCopy;

@@ -1,8 +1,8 @@
-//! Loads stores from bdevs, and leaves them.
+//! Loads stores from bdevs.
 
 use std::sync::Arc;
 
-use spindle_bdev::{Bdev, ClaimKind, Counted, Counter, Desc, Event, OpenOptions, Uuid};
+use spindle_bdev::{Bdev, ClaimType, Counted, Counter, Desc, Event, OpenOptions, Uuid};
 use spindle_blob::{BlobId, Blobstore, BsType, LoadOptions, Parent, StoreOptions};
 use spindle_mem::IoBuf;
 use spindle_reactor::{ReportLevel, report, tell};
@@ -10,11 +10,8 @@ use spindle_reactor::{ReportLevel, report, tell};
 use crate::identity::{Identity, uuid_of};
 use crate::lvol::LvolInner;
 use crate::name::Name;
-use crate::store::{StoreInner, locked};
+use crate::store::StoreInner;
 use crate::{LvolError, Lvols, MODULE, StoreKey};
-
-/// The most volumes that a line of the log names.
-const SHOWN: usize = 8;
 
 /// Bytes of a super block.
 const SUPER_BLOCK: usize = 4096;
@@ -67,15 +64,14 @@ impl Lvols {
                     && let Some(store) = lvols.store_on(&base)
                 {
                     store.warn_of_removal();
-                    if let Err(error) = store.unload().await {
+                    if let Err(error) = store.unload_for_removal(grace).await {
                         lvols.report(&base, &error);
                     }
                 }
-                drop(grace);
             }));
         };
         let desc = bdev.descriptor(OpenOptions::new().on_event(on_event))?;
-        desc.claim(ClaimKind::ReadManyWriteOne, "an lvolstore", MODULE)?;
+        desc.claim(ClaimType::ReadManyWriteOne, "an lvolstore", MODULE)?;
         Ok((desc, guard))
     }
 
@@ -202,62 +198,5 @@ impl StoreInner {
         self.volumes.insert(&lvol);
         tell("lvol", || format!("volume {:?} (blob {id}) is open", self.alias(name)));
         Ok(lvol)
-    }
-
-    /// As [`unload`](Self::unload), once all volumes were opened.
-    pub(crate) async fn unload_loaded(self: &Arc<StoreInner>) -> Result<(), LvolError> {
-        self.ready.seen().await;
-        self.unload().await
-    }
-
-    /// Warns that volumes in use go with the bdev below them.
-    fn warn_of_removal(&self) {
-        let open = |lvol: &Arc<LvolInner>| {
-            let bdev = lvol.bdev().filter(|bdev| bdev.descriptors() > 0)?;
-            Some(format!("{:?} (open for {})", lvol.shown(), bdev.holders()))
-        };
-        let all: Vec<String> = self.volumes.all().iter().filter_map(open).collect();
-        if all.is_empty() {
-            return;
-        }
-        let shown = &all[..all.len().min(SHOWN)];
-        report(ReportLevel::Warning, "vbdev_lvol", || {
-            let more = all.len() - shown.len();
-            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-            format!(
-                "lvolstore {:?} is unloaded, as its bdev {:?} is being removed, with volumes in use: {}{more}; create the \
-                 bdev again to have them back",
-                self.name().as_str(),
-                self.base.name(),
-                shown.join(", ")
-            )
-        });
-    }
-
-    /// Leaves the store cleanly: closes volumes first, then the Blobstore, then the bdev. On the app thread.
-    pub(crate) async fn unload(self: &Arc<StoreInner>) -> Result<(), LvolError> {
-        if !self.close().await {
-            self.left.seen().await;
-            return Ok(());
-        }
-        for lvol in self.volumes.all() {
-            // A close that fails loses nothing: changes were synced. The unload reports what is wrong.
-            let _ = lvol.close(self).await;
-            self.volumes.remove(&lvol);
-        }
-        let unloaded = self.blobstore.unload().await;
-        self.leave();
-        tell("vbdev_lvol", || format!("lvolstore {:?} is closed", self.name().as_str()));
-        unloaded.map_err(LvolError::blob(format!("lvolstore {:?}", self.name().as_str())))
-    }
-
-    /// Removes the store from the list and releases its bdev.
-    pub(crate) fn leave(self: &Arc<StoreInner>) {
-        if let Some(lvols) = self.lvols.upgrade() {
-            Lvols(lvols).remove_store(self);
-        }
-        let desc = locked(&self.base_desc).take();
-        drop(desc);
-        self.left.set();
     }
 }

@@ -2,15 +2,17 @@
 
 use std::any::Any;
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use spindle_bdev::{Bdev, LocalFuture, Module, Registry, Uuid, WeakRegistry};
+use spindle_bdev::{Bdev, Counter, LocalFuture, Module, Registry, Uuid, WeakRegistry};
 use spindle_block::Device;
-use spindle_reactor::{Handle, ReportLevel, report};
+use spindle_reactor::{Handle, ReportLevel, now, report};
 
 use crate::external::Missing;
 use crate::lvol::LvolInner;
 use crate::store::{StoreInner, locked};
+use crate::unload::{LEAST_PATIENCE, PATIENCE};
 use crate::{Lvol, LvolError, LvolStore, MODULE, StoreSpec};
 
 /// Number of reports kept on bdevs without a usable store: the last ones.
@@ -29,6 +31,12 @@ pub(crate) struct Shared {
     pub(crate) awaited: Mutex<BTreeSet<Uuid>>,
     /// The placeholder for every external snapshot that was removed.
     pub(crate) missing: Arc<dyn Device>,
+    /// Inflates, decouples and shallow copies under way.
+    pub(crate) copying: Counter,
+    /// Set once those must end.
+    pub(crate) ends_copying: AtomicBool,
+    /// Unloads that failed at the shutdown.
+    failed_unloads: AtomicU64,
 }
 
 /// How to find a store.
@@ -65,6 +73,9 @@ impl Lvols {
                     reports: Mutex::default(),
                     awaited: Mutex::default(),
                     missing: Arc::new(Missing),
+                    copying: Counter::default(),
+                    ends_copying: AtomicBool::new(false),
+                    failed_unloads: AtomicU64::new(0),
                 }));
                 let lvols = Lvols::of(&runtime)?;
                 registry.add_module(Arc::new(lvols.clone())).await?;
@@ -164,6 +175,11 @@ impl Lvols {
         locked(&self.0.reports).clone()
     }
 
+    /// How many stores were not unloaded cleanly when the registry was shut down; the log says which, and why.
+    pub fn failed_unloads(&self) -> u64 {
+        self.0.failed_unloads.load(Ordering::Relaxed)
+    }
+
     /// What is missing of the stores and volumes on present bdevs, and why, for messages.
     pub fn problems(&self) -> Vec<String> {
         let is_there =
@@ -233,9 +249,12 @@ impl Module for Lvols {
 
     fn shutdown(&self) -> LocalFuture<'_, ()> {
         Box::pin(async move {
+            let until = now() + PATIENCE;
             // The latest first: a store on a volume was loaded after that volume's store.
             for store in self.stores().into_iter().rev() {
-                if let Err(error) = store.0.unload().await {
+                let most = until.since(now()).max(LEAST_PATIENCE);
+                if let Err(error) = store.0.unload_within(most).await {
+                    self.0.failed_unloads.fetch_add(1, Ordering::Relaxed);
                     self.report(&store.0.base, &error);
                 }
             }

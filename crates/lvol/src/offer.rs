@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use spindle_bdev::{Bdev, BdevError, ClaimKind, Phase, Registry, Uuid};
+use spindle_bdev::{Bdev, BdevError, ClaimType, Phase, Registry, Uuid};
 use spindle_blob::Parent;
 use spindle_reactor::{ReportLevel, report, sleep, spawn_local, tell};
 
@@ -118,7 +118,7 @@ impl LvolInner {
     fn holds_back(&self, outside: Uuid) -> Option<BdevError> {
         let registry = self.store.upgrade()?.registry().ok()?;
         let bdev = registry.get(&outside.to_string()).ok()?;
-        bdev.check_claim(ClaimKind::ReadManyWriteNone).err()
+        bdev.check_claim(ClaimType::ReadManyWriteNone).err()
     }
 
     /// True if no bdev has one of its names.
@@ -202,7 +202,7 @@ impl Lvols {
             let Ok(registry) = bdev.registry() else { return };
             let claimable = || {
                 let gone = bdev.phase() != Phase::Ready;
-                (gone || bdev.check_claim(ClaimKind::ReadManyWriteNone).is_ok()).then_some(())
+                (gone || bdev.check_claim(ClaimType::ReadManyWriteNone).is_ok()).then_some(())
             };
             let released = registry.released(claimable);
             drop(registry);

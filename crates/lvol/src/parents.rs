@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use spindle_bdev::{Bdev, ClaimKind};
+use spindle_bdev::{Bdev, ClaimType};
 use spindle_blob::{BlobError, BlobOptions, ClearMethod, Parent};
 
 use crate::create::check_clusters;
@@ -31,7 +31,7 @@ impl StoreInner {
         let external_snapshot = Some(uuid_bytes(bdev.uuid()));
         self.make(name, false, async move |store, xattrs| {
             // With a writer the clone would be degraded from the start.
-            bdev.check_claim(ClaimKind::ReadManyWriteNone)?;
+            bdev.check_claim(ClaimType::ReadManyWriteNone)?;
             let (clusters, clear_method) = (store.whole_clusters(bdev, &what)?, ClearMethod::Default);
             check_clusters(&what, clusters, true)?;
             let options =
@@ -110,7 +110,7 @@ impl LvolInner {
         self.check_new_parent(store, &outside, parent.name()).await?;
         let _busy = begun?;
         let put = store.blobstore.set_parent(self.id, outside).await;
-        put.map_err(|error| match (&error, parent.check_claim(ClaimKind::ReadManyWriteNone)) {
+        put.map_err(|error| match (&error, parent.check_claim(ClaimType::ReadManyWriteNone)) {
             // EINVAL, as in SPDK, for every holder.
             (BlobError::MissingParent { .. }, Err(held)) => {
                 LvolError::Argument { what, why: held.to_string() }

@@ -36,6 +36,8 @@ pub(crate) struct StoreInner {
     /// Operations under way.
     ops: Counter,
     pub(crate) closing: AtomicBool,
+    /// Inflates, decouples and shallow copies under way, for people.
+    pub(crate) copying: Mutex<Vec<Arc<str>>>,
     /// Set once all its volumes were opened.
     pub(crate) ready: Ending,
     /// Operations that set aliases of bdevs, which begin with the store's name.
@@ -43,6 +45,8 @@ pub(crate) struct StoreInner {
     /// Renames of the store: at most one.
     renaming: Counter,
     pub(crate) left: Ending,
+    /// Set when its bdev has kept requests of the unload for too long.
+    pub(crate) overdue: Ending,
 }
 
 impl StoreInner {
@@ -64,10 +68,12 @@ impl StoreInner {
             set_aside: Mutex::default(),
             ops: Counter::default(),
             closing: AtomicBool::new(false),
+            copying: Mutex::default(),
             ready: Ending::default(),
             naming: Counter::default(),
             renaming: Counter::default(),
             left: Ending::default(),
+            overdue: Ending::default(),
         })
     }
 
@@ -109,7 +115,7 @@ impl StoreInner {
         }
     }
 
-    /// Prevents new operations, and waits for those under way. False if that was done before.
+    /// Prevents new operations, and waits for those under way; those that copy end early. False if that was done before.
     pub(crate) async fn close(&self) -> bool {
         if self.closing.swap(true, Ordering::AcqRel) {
             return false;
@@ -261,14 +267,16 @@ impl LvolStore {
     /// an event. If a volume cannot be deleted, the store keeps the remaining ones, and this can be called again.
     ///
     /// # Errors
-    /// It is being left already; a write fails.
+    /// It is being left already; a volume is being inflated, decoupled or copied (`EBUSY`; nothing has changed then); a
+    /// write fails.
     pub async fn delete(&self) -> Result<(), LvolError> {
         let store = self.0.clone();
         self.0.registry()?.on_app(async move |_: Registry| store.delete_all().await).await
     }
 
     /// Unloads it cleanly, with all its volumes: it can be found again on its bdev, which others may use
-    /// then. Openers of the volumes get an event, and this waits for those that ask for it.
+    /// then. Openers of the volumes get an event, and this waits for those that ask for it. Inflates, decouples and
+    /// shallow copies end early ([`LvolError::Stopped`]).
     ///
     /// # Errors
     /// The bdev fails; the store is left all the same, and will be recovered.

@@ -68,7 +68,7 @@ pub enum ListenError {
     #[error("{0}")]
     System(#[from] std::io::Error),
     /// The server already listens there.
-    #[error("the server listens on {0} already")]
+    #[error("the server listens on {0} already; use that listener, or choose another address")]
     Exists(Address),
     /// The server does not listen there.
     #[error("the server does not listen on {0}; list the listeners for their addresses")]

@@ -50,6 +50,7 @@ pub use thread::context::{
     clock, current_cpu, extension, now, random, reactor_index, reactor_loads, report, spawn_local, tell,
     waits_for, waits_for_this, yield_now,
 };
+pub use thread::failed_accepts::FailedAccepts;
 pub use thread::hold::Hold;
 pub use thread::io_device::{ChannelError, IoChannel, IoDevice, UnregisterError, VisitError};
 pub use thread::lock::{Lock, LockFault, LockGuard};

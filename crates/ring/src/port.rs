@@ -192,6 +192,10 @@ impl<T: Send> Rings<T> {
     /// `deliver` returns false, nothing more is taken out of bulk.
     #[inline]
     pub fn take(&mut self, mut budget: usize, mut deliver: impl FnMut(Front<'_, T>) -> bool) -> bool {
+        // A receiver that is alone has none.
+        if self.rings.is_empty() {
+            return false;
+        }
         let mut any = false;
         let (last, first) = self.rings.split_at_mut(self.first);
         for ring in first.iter_mut().chain(last) {

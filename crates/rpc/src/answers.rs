@@ -37,8 +37,10 @@ struct State {
     calls: usize,
     /// True once no more requests come.
     ended: bool,
-    /// True once the server closes: unsent answers still go out, calls under way are not waited for.
+    /// True once the server closes: no more requests are read, and calls under way are answered.
     closing: bool,
+    /// True once the server has closed: unsent answers still go out, calls under way are not waited for.
+    closed: bool,
     /// True once the client is gone or disconnected.
     broken: bool,
     reader: Option<Waker>,
@@ -126,7 +128,7 @@ impl Answers {
     pub(crate) async fn idle(&self) {
         poll_fn(|cx| {
             let mut state = self.state.borrow_mut();
-            if state.calls == 0 || state.broken || state.closing {
+            if state.calls == 0 || state.broken || state.closed {
                 return Poll::Ready(());
             }
             state.reader = Some(cx.waker().clone());
@@ -151,7 +153,7 @@ impl Answers {
             if let Some(reader) = state.reader.take() {
                 reader.wake();
             }
-            if state.closing || state.ended && state.calls == 0 {
+            if state.closed || (state.ended || state.closing) && state.calls == 0 {
                 return Poll::Ready(None);
             }
             state.writer = Some(cx.waker().clone());
@@ -168,9 +170,16 @@ impl Answers {
     }
 
     /// Notes that the server closes.
-    pub(crate) fn close(&self) {
+    pub(crate) fn begin_close(&self) {
         let mut state = self.state.borrow_mut();
         state.closing = true;
+        state.wake_both();
+    }
+
+    /// Notes that the server has closed.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.borrow_mut();
+        (state.closing, state.closed) = (true, true);
         state.wake_both();
     }
 

@@ -82,7 +82,7 @@ impl<C: Clone + 'static> Reader<C> {
                 return Err(self.given_up());
             };
             let count = received.unwrap_or(0);
-            if count == 0 {
+            if count == 0 || self.answers.is_over() {
                 break;
             }
             self.take(&mut parser, &part[..count]).await?;

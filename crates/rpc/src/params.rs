@@ -3,7 +3,7 @@
 //! A struct derives `Deserialize` with `deny_unknown_fields`: unknown, duplicate and missing members fail. An
 //! `Option` is a member that may be absent; a null in its place fails, as in SPDK. Integers are read by
 //! [`Number::as_u64`](crate::Number::as_u64); a string for a number, a number for a boolean and a NUL in a
-//! string fail.
+//! string fail. A refusal says in JSON's words what the member is and what it should be.
 
 use std::cell::Cell;
 use std::fmt;
@@ -18,6 +18,9 @@ use crate::number::{NotAnInteger, Number};
 use crate::request::shown;
 use crate::value::Value;
 
+/// The first words about a member that is not known.
+const NO_PARAMETER: &str = "no parameter is called";
+
 /// The wrong parameter and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParamError {
@@ -26,6 +29,10 @@ pub struct ParamError {
 }
 
 impl ParamError {
+    fn is_not(found: &str, expected: &str) -> ParamError {
+        de::Error::custom(format_args!("is {found}, not {expected}"))
+    }
+
     /// Adds the name of the enclosing member.
     fn within(mut self, name: &str) -> ParamError {
         let inner = std::mem::take(&mut self.path);
@@ -43,6 +50,7 @@ impl fmt::Display for ParamError {
         match self.path.as_str() {
             "" if self.what.starts_with("is ") => write!(f, "'params' {}", self.what),
             "" => f.write_str(&self.what),
+            path if self.what.starts_with(NO_PARAMETER) => write!(f, "in '{path}' {}", self.what),
             path => write!(f, "'{path}' {}", self.what),
         }
     }
@@ -56,36 +64,24 @@ impl de::Error for ParamError {
     }
 
     fn invalid_type(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> ParamError {
-        let found = match unexpected {
-            de::Unexpected::Unit => "null".to_owned(),
-            de::Unexpected::Bool(_) => "a boolean".to_owned(),
-            de::Unexpected::Str(_) => "a string".to_owned(),
-            de::Unexpected::Seq => "an array".to_owned(),
-            de::Unexpected::Map => "an object".to_owned(),
-            other => other.to_string(),
-        };
-        ParamError::custom(format_args!("is {found}, not {expected}"))
+        ParamError::is_not(&unexpected_words(unexpected), &expected_words(expected))
     }
 
     fn invalid_value(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> ParamError {
-        let number = match unexpected {
-            de::Unexpected::Unsigned(number) => Some(i128::from(number)),
-            de::Unexpected::Signed(number) => Some(i128::from(number)),
-            _ => None,
-        };
-        if let (Some(number), Some((least, most))) = (number, range_of(&expected.to_string())) {
-            return ParamError::custom(format_args!("is {number}, not a number from {least} to {most}"));
-        }
-        ParamError::custom(format_args!("is {unexpected}, not {expected}"))
+        ParamError::invalid_type(unexpected, expected)
+    }
+
+    fn invalid_length(length: usize, expected: &dyn de::Expected) -> ParamError {
+        ParamError::is_not(&format!("an array of {length}"), &expected_words(expected))
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> ParamError {
         let known = if expected.is_empty() { "it has none".to_owned() } else { expected.join(", ") };
-        ParamError::custom(format_args!("no parameter is called '{}'; known: {known}", shown(field)))
+        ParamError::custom(format_args!("{NO_PARAMETER} '{}'; known: {known}", shown(field)))
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> ParamError {
-        ParamError::custom(format_args!("is \"{}\", not one of {}", shown(variant), expected.join(", ")))
+        ParamError::is_not(&quoted(variant), &one_of(expected))
     }
 
     fn missing_field(field: &'static str) -> ParamError {
@@ -93,8 +89,60 @@ impl de::Error for ParamError {
     }
 
     fn duplicate_field(field: &'static str) -> ParamError {
-        ParamError::custom("is given twice").within(field)
+        ParamError::custom("is given twice; give it once").within(field)
     }
+}
+
+/// A string from outside, for a message.
+fn quoted(text: &str) -> String {
+    format!("{:?}", shown(text))
+}
+
+fn one_of(names: &[&str]) -> String {
+    format!("one of {}", names.join(", "))
+}
+
+/// What a parameter is.
+fn words(value: &Value) -> String {
+    match value {
+        Value::Bool(value) => value.to_string(),
+        Value::Number(number) => shown(number.text()),
+        Value::String(text) => quoted(text),
+        Value::Null | Value::Array(_) | Value::Object(_) => value.kind().to_owned(),
+    }
+}
+
+/// The same of what serde found.
+fn unexpected_words(unexpected: de::Unexpected<'_>) -> String {
+    match unexpected {
+        de::Unexpected::Unit => "null".to_owned(),
+        de::Unexpected::Bool(value) => value.to_string(),
+        de::Unexpected::Unsigned(number) => number.to_string(),
+        de::Unexpected::Signed(number) => number.to_string(),
+        de::Unexpected::Str(text) => quoted(text),
+        de::Unexpected::Seq => "an array".to_owned(),
+        de::Unexpected::Map => "an object".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// What serde expects, by the name that it gives it.
+fn expected_words(expected: &dyn de::Expected) -> String {
+    let name = expected.to_string();
+    if let Some(size) = name.strip_prefix("a tuple of size ") {
+        return format!("an array of {size}");
+    }
+    if let Some((least, most)) = range_of(&name) {
+        return format!("an integer from {least} to {most}");
+    }
+    let words = match name.as_str() {
+        "a boolean" => "true or false",
+        "a sequence" => "an array",
+        "a map" => "an object",
+        "path string" => "a string",
+        other => other,
+    };
+    words.to_owned()
 }
 
 /// The least and the greatest value of an integer type, by the name that serde gives it.
@@ -131,33 +179,38 @@ pub fn names<P: DeserializeOwned>() -> &'static [&'static str] {
 struct Strict<'a>(&'a Value);
 
 impl Strict<'_> {
-    fn number(&self, expected: &dyn de::Expected) -> Result<&Number, ParamError> {
-        match self.0 {
-            Value::Number(number) => Ok(number),
-            other => Err(ParamError::custom(format_args!("is {}, not {expected}", other.kind()))),
-        }
+    fn is_not(&self, expected: &str) -> ParamError {
+        ParamError::is_not(&words(self.0), expected)
     }
 
-    fn text(&self) -> Result<&str, ParamError> {
+    /// The number, read as an integer.
+    fn integer<I>(
+        &self,
+        read: impl Fn(&Number) -> Result<I, NotAnInteger>,
+        expected: &dyn de::Expected,
+    ) -> Result<I, ParamError> {
+        let integer = match self.0 {
+            Value::Number(number) => read(number).ok(),
+            _ => None,
+        };
+        integer.ok_or_else(|| self.is_not(&expected_words(expected)))
+    }
+
+    fn text(&self, expected: impl Fn() -> String) -> Result<&str, ParamError> {
         match self.0 {
             Value::String(text) if text.contains('\0') => {
-                Err(ParamError::custom("has a NUL character in it"))
+                Err(ParamError::custom("has a NUL character in it; leave that out"))
             }
             Value::String(text) => Ok(text),
-            other => Err(ParamError::custom(format_args!("is {}, not a string", other.kind()))),
+            _ => Err(self.is_not(&expected())),
         }
     }
-}
-
-fn not_an_integer(number: &Number, why: NotAnInteger) -> ParamError {
-    ParamError::custom(format_args!("{}: {why}", shown(number.text())))
 }
 
 macro_rules! integers {
     ($($method:ident $read:ident $visit:ident,)+) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParamError> {
-            let number = self.number(&visitor)?;
-            let value = number.$read().map_err(|why| not_an_integer(number, why))?;
+            let value = self.integer(Number::$read, &visitor)?;
             visitor.$visit(value)
         })+
     };
@@ -183,7 +236,10 @@ impl<'de> Deserializer<'de> for Strict<'de> {
             Value::Bool(value) => visitor.visit_bool(*value),
             Value::Number(number) => match number.as_u64() {
                 Ok(value) => visitor.visit_u64(value),
-                Err(_) => visitor.visit_i64(number.as_i64().map_err(|why| not_an_integer(number, why))?),
+                Err(_) => {
+                    let value = self.integer(Number::as_i64, &visitor)?;
+                    visitor.visit_i64(value)
+                }
             },
             Value::String(_) => visitor.visit_borrowed_str(match self.0 {
                 Value::String(text) => text,
@@ -195,7 +251,8 @@ impl<'de> Deserializer<'de> for Strict<'de> {
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParamError> {
-        visitor.visit_str(self.text()?)
+        let text = self.text(|| expected_words(&visitor))?;
+        visitor.visit_str(text)
     }
 
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParamError> {
@@ -223,17 +280,17 @@ impl<'de> Deserializer<'de> for Strict<'de> {
     ) -> Result<V::Value, ParamError> {
         match self.0 {
             Value::Object(members) => visitor.visit_map(Members { members, next: 0 }),
-            other => Err(ParamError::custom(format_args!("is {}, not an object", other.kind()))),
+            _ => Err(self.is_not("an object")),
         }
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _name: &'static str,
-        _variants: &'static [&'static str],
+        variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, ParamError> {
-        let name: StrDeserializer<'_, ParamError> = self.text()?.into_deserializer();
+        let name: StrDeserializer<'_, ParamError> = self.text(|| one_of(variants))?.into_deserializer();
         visitor.visit_enum(name)
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use slab::Slab;
 use spindle_engine::{Listener, Op, Output, Socket};
-use spindle_reactor::{JoinHandle, WaitList, op, sleep, spawn_local, timeout};
+use spindle_reactor::{FailedAccepts, JoinHandle, WaitList, op, spawn_local, timeout};
 
 use crate::answers::Answers;
 use crate::budget::Budget;
@@ -23,10 +23,7 @@ use crate::unfinished::Unfinished;
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 512;
 
-/// The pause after a failed accept: descriptors may be short for a while.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// How long a closing server waits for clients to take their answers.
+/// How long a closing server waits for calls under way, and for clients to take their answers.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Limits of a server.
@@ -98,12 +95,12 @@ impl Server {
         self.connections.count()
     }
 
-    /// Stops accepting and reading, and sends finished answers, for at most a second. Returns the number of
-    /// connections.
+    /// Stops accepting and reading, and sends the answers of calls that have ended or end now, for at most a second.
+    /// Returns the number of connections.
     pub async fn close(mut self) -> usize {
         self.accepting = None;
         let open = self.connections.count();
-        self.connections.close();
+        self.connections.each(Answers::begin_close);
         let _ = timeout(GRACE, self.connections.below(1)).await;
         open
     }
@@ -120,11 +117,13 @@ struct Accept<C> {
 
 impl<C: Clone + 'static> Accept<C> {
     async fn run(self) {
+        let mut failed = FailedAccepts::of("rpc");
         loop {
             self.connections.below(self.options.connections).await;
             match op(Op::Accept { listener: self.listener.clone() }).await.0 {
                 Ok(Output::Socket(socket)) => self.begin(socket),
-                _ => sleep(PAUSE).await,
+                Ok(_) => {}
+                Err(error) => failed.note(self.listener.address(), &error).await,
             }
         }
     }
@@ -167,9 +166,9 @@ impl Connections {
         Here { connections: self.clone(), place }
     }
 
-    fn close(&self) {
+    fn each(&self, told: fn(&Answers)) {
         let open: Vec<_> = self.0.answers.borrow().iter().map(|(_, answers)| answers.clone()).collect();
-        open.iter().for_each(|answers| answers.close());
+        open.iter().for_each(|answers| told(answers));
     }
 
     /// Waits until fewer than `most` are open.
@@ -189,6 +188,6 @@ impl Drop for Here {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.connections.close();
+        self.connections.each(Answers::close);
     }
 }

@@ -169,7 +169,10 @@ impl<C: 'static> Method<C> {
 }
 
 fn decode<P: DeserializeOwned>(given: Option<&Value>, bad: BadParams) -> Result<P, RpcError> {
-    let given = given.ok_or_else(|| bad.error("this method needs parameters, and there are none"))?;
+    let given = given.ok_or_else(|| {
+        let known = params::names::<P>().join(", ");
+        bad.error(format!("this method needs parameters, and there are none; known: {known}"))
+    })?;
     params::from_value(given).map_err(|error: ParamError| bad.error(error))
 }
 

@@ -2,22 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use spindle_bdev::{Bdev, BdevError, BlobDevice, ClaimKind, Desc, OpenOptions};
+use spindle_bdev::{Bdev, BdevError, BlobDevice, ClaimType, Desc, OpenOptions};
 use spindle_block::{Device, IoErrorKind, Operation};
 use spindle_mem::IoBuf;
 
 use crate::support::{malloc, simulated};
 
-const EXCLUSIVE: ClaimKind = ClaimKind::Exclusive;
-const ONE: ClaimKind = ClaimKind::ReadManyWriteOne;
-const NONE: ClaimKind = ClaimKind::ReadManyWriteNone;
-const SHARED: ClaimKind = ClaimKind::ReadManyWriteShared(7);
+const EXCLUSIVE: ClaimType = ClaimType::Exclusive;
+const ONE: ClaimType = ClaimType::ReadManyWriteOne;
+const NONE: ClaimType = ClaimType::ReadManyWriteNone;
+const SHARED: ClaimType = ClaimType::ReadManyWriteShared(7);
 
 fn reader() -> Desc {
     OpenOptions::new().open("M0").unwrap()
 }
 
-fn claim(kind: ClaimKind) -> Result<Desc, BdevError> {
+fn claim(kind: ClaimType) -> Result<Desc, BdevError> {
     let desc = reader();
     desc.claim(kind, "a test", "test").map(|()| desc)
 }
@@ -28,14 +28,14 @@ fn those_who_keep_a_user_out_are_named() {
         let bdev = malloc(&registry, "M0").await;
         let open = |holder: &str| bdev.descriptor(OpenOptions::new().write(true).holder(holder)).unwrap();
         let writers = ["export b", "export a", "export b"].map(open);
-        let refused = bdev.check_claim(ClaimKind::ReadManyWriteNone).unwrap_err();
+        let refused = bdev.check_claim(ClaimType::ReadManyWriteNone).unwrap_err();
         assert!(refused.to_string().contains("export a, export b has it open for writing"), "{refused}");
         let more = ["c", "d", "e"].map(open);
         assert_eq!(bdev.holders(), "c, d, e and 2 more");
         drop((writers, more));
-        bdev.check_claim(ClaimKind::ReadManyWriteNone).unwrap();
+        bdev.check_claim(ClaimType::ReadManyWriteNone).unwrap();
         let reader = bdev.descriptor(OpenOptions::new()).unwrap();
-        reader.claim(ClaimKind::ReadManyWriteOne, "a store", "lvol").unwrap();
+        reader.claim(ClaimType::ReadManyWriteOne, "a store", "lvol").unwrap();
         reader.claimed_by("store \"s\"");
         let refused = Bdev::open("M0").unwrap_err();
         assert!(refused.to_string().contains("by store \"s\""), "{refused}");
@@ -47,7 +47,7 @@ fn those_who_keep_a_user_out_are_named() {
 fn claims_go_together_as_in_spdk_and_end_with_their_descriptor() {
     simulated(async |registry| {
         let bdev = malloc(&registry, "M0").await;
-        let kinds = [EXCLUSIVE, ONE, NONE, SHARED, ClaimKind::ReadManyWriteShared(8)];
+        let kinds = [EXCLUSIVE, ONE, NONE, SHARED, ClaimType::ReadManyWriteShared(8)];
         for first in kinds {
             for second in kinds {
                 let held = claim(first).unwrap();
@@ -62,7 +62,7 @@ fn claims_go_together_as_in_spdk_and_end_with_their_descriptor() {
                 assert!(bdev.info().claim.is_none());
             }
         }
-        assert_eq!(claim(ClaimKind::ReadManyWriteShared(0)).unwrap_err().errno(), 22);
+        assert_eq!(claim(ClaimType::ReadManyWriteShared(0)).unwrap_err().errno(), 22);
     });
 }
 
@@ -143,5 +143,23 @@ fn a_store_has_its_bdev_to_itself_and_snapshots_outside_share_theirs() {
         let outside = [(); 2].map(|()| BlobDevice::open_read_only("M0", |_| {}).unwrap());
         assert!(!outside[0].geometry().writable());
         assert_eq!(BlobDevice::open("M0", |_| {}).map(drop).unwrap_err().errno(), 1);
+    });
+}
+
+#[test]
+fn every_call_on_a_bdev_that_was_removed_says_that_it_is_gone() {
+    simulated(async |registry| {
+        let bdev = malloc(&registry, "M0").await;
+        let desc = reader();
+        registry.unregister(&bdev).await.unwrap();
+        let claimed = desc.claim(EXCLUSIVE, "a test", "test");
+        let opened = bdev.descriptor(OpenOptions::new()).map(drop);
+        let again = registry.unregister(&bdev).await;
+        let named = [bdev.add_alias("A0"), bdev.rename_alias("A0", "A1")];
+        for outcome in [claimed, bdev.check_claim(NONE), opened, again].into_iter().chain(named) {
+            let error = outcome.unwrap_err();
+            assert!(error.to_string().contains("bdev \"M0\" is gone"), "{error}");
+            assert_eq!(error.errno(), 19);
+        }
     });
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use spindle_bdev::{Bdev, ClaimKind, LocalFuture, Module, OpenOptions, Registry};
+use spindle_bdev::{Bdev, ClaimType, LocalFuture, Module, OpenOptions, Registry};
 
 use crate::support::{malloc, simulated};
 
@@ -29,7 +29,7 @@ impl Module for Looker {
             self.seen.lock().unwrap().push(bdev.name().to_owned());
             if self.claims {
                 let desc = bdev.descriptor(OpenOptions::new()).unwrap();
-                desc.claim(ClaimKind::ReadManyWriteNone, "a looker", self.name).unwrap();
+                desc.claim(ClaimType::ReadManyWriteNone, "a looker", self.name).unwrap();
                 std::mem::forget(desc);
             }
             assert!(!self.panics, "this module panics when it looks");

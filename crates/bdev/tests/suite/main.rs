@@ -10,6 +10,8 @@ mod injecting;
 mod kept;
 mod limits;
 mod loads;
+mod mirror;
+mod mirrors;
 mod names;
 mod partitions;
 mod races;

@@ -40,7 +40,7 @@ async fn user(rounds: u64, counts: &Arc<Counts>) {
                     assert_eq!(error.kind, spindle_block::IoErrorKind::Removed);
                 }
             }
-            Err(BdevError::NoSuchBdev { .. } | BdevError::BeingRemoved { .. }) => {}
+            Err(BdevError::NoSuchBdev { .. } | BdevError::BeingRemoved { .. } | BdevError::Gone { .. }) => {}
             Err(other) => panic!("cannot be: {other}"),
         }
         spindle_reactor::yield_now().await;

@@ -4,9 +4,12 @@
 //! Aborts are rare, so requests carry nothing for them: the table asks every lane below the one where the
 //! request was submitted.
 
+use std::collections::BTreeSet;
+
+use crate::path::lane_state::LaneState;
 use crate::path::lanes::Lanes;
 use crate::request::io::Slot;
-use crate::{Io, IoErrorKind, IoId};
+use crate::{Io, IoErrorKind, IoId, LaneId};
 
 impl Lanes {
     /// Aborts a request that was submitted to `lane`, and all requests made for it.
@@ -48,16 +51,26 @@ impl Lanes {
 
     /// A lane and all lanes below it, each once.
     pub(crate) fn down_from(&self, lane: u32) -> Vec<u32> {
-        let mut found = vec![lane];
+        self.down_from_all(&[lane])
+    }
+
+    /// These lanes and all lanes below them, each once: also those that one of them has closed, as its requests may
+    /// still be there.
+    pub(crate) fn down_from_all(&self, lanes: &[u32]) -> Vec<u32> {
+        let mut found = lanes.to_vec();
+        let mut known: BTreeSet<u32> = lanes.iter().copied().collect();
         let mut next = 0;
         while let Some(&lane) = found.get(next) {
-            for &lower in &self.queues.lanes[lane as usize].lowers {
-                if !found.contains(&lower) {
-                    found.push(lower);
-                }
-            }
+            let LaneState { lowers, left, .. } = &self.queues.lanes[lane as usize];
+            let left = left.iter().filter(|lane| self.is_open(**lane)).map(|lane| lane.index);
+            found.extend(lowers.iter().copied().chain(left).filter(|lower| known.insert(*lower)));
             next += 1;
         }
         found
+    }
+
+    fn is_open(&self, lane: LaneId) -> bool {
+        let state = self.queues.lanes.get(lane.index as usize);
+        state.is_some_and(|state| state.generation == lane.generation && state.device.is_some())
     }
 }

@@ -4,6 +4,7 @@
 //! lane is never entered twice.
 
 use std::marker::PhantomData;
+use std::rc::Weak;
 use std::sync::Arc;
 
 use spindle_mem::Buffers;
@@ -11,17 +12,24 @@ use spindle_reactor::Time;
 
 use crate::path::meter::NOT_ARRIVED;
 use crate::path::queues::{Queues, is_abandoned};
-use crate::request::io::{MAX_LAYERS, ReturnTo, Slot};
+use crate::request::io::{MAX_LAYERS, ReturnTo};
 use crate::request::joins::Place;
 use crate::request::waiter::Waiter;
 use crate::{Device, Io, IoErrorKind, IoId, LaneId, Operation, Status};
 
-/// A request being cut into pieces; end it with [`Cx::join`]. A split that is dropped instead leaves its parent
-/// waiting forever; the compiler warns about that.
-#[must_use = "a split request completes only after `Cx::join`"]
+/// A request being cut into pieces; end it with [`Cx::join`]. One that is dropped instead ends as
+/// [`Lost`](IoErrorKind::Lost) when its pieces are back. It belongs to the call in which it was made:
+/// ```compile_fail
+/// fn keeps(io: spindle_block::Io, cx: &mut spindle_block::Cx<'_>) -> spindle_block::Split<'static> {
+///     cx.split(io)
+/// }
+/// ```
+#[must_use = "a split request fails without `Cx::join`"]
 #[derive(Debug)]
-pub struct Split {
+pub struct Split<'call> {
     pub(crate) key: u32,
+    /// The request, until [`Cx::join`].
+    parent: Option<Io>,
     /// Pieces so far.
     pieces: u32,
     start: u64,
@@ -29,10 +37,10 @@ pub struct Split {
     /// Bytes of buffers in the pieces so far, and those of a block.
     bytes: u64,
     block: u64,
-    here: PhantomData<*const ()>,
+    call: PhantomData<&'call ()>,
 }
 
-impl Split {
+impl Split<'_> {
     /// First block that no piece has taken yet.
     pub fn start(&self) -> u64 {
         self.start
@@ -51,7 +59,8 @@ impl Split {
 
     /// Makes a request the next piece of its parent.
     #[inline]
-    fn settle(&self, waiters: &mut [Waiter], piece: &mut Io, parent: &Slot, place: Place) {
+    fn settle(&self, waiters: &mut [Waiter], piece: &mut Io, place: Place) {
+        let Some(parent) = self.parent.as_ref().map(Io::slot) else { return };
         let slot = piece.slot_mut();
         slot.operation = parent.operation;
         slot.fua = parent.fua;
@@ -62,13 +71,24 @@ impl Split {
     }
 }
 
+impl Drop for Split<'_> {
+    fn drop(&mut self) {
+        // Without a table no layer is left to complete it to.
+        if let Some(parent) = self.parent.take()
+            && let Some(home) = parent.slot().home.as_ref().and_then(Weak::upgrade)
+        {
+            home.take_unjoined(self.key, parent.into_slot());
+        }
+    }
+}
+
 /// What a lane may do during one call.
 pub struct Cx<'a> {
     pub(crate) queues: &'a mut Queues,
     pub(crate) this: u32,
 }
 
-impl Cx<'_> {
+impl<'a> Cx<'a> {
     /// Passes a request to a lane below. It comes back through `complete`, with `saved`.
     #[inline]
     pub fn forward(&mut self, lower: LaneId, mut io: Io, saved: [u64; 2]) {
@@ -131,8 +151,14 @@ impl Cx<'_> {
         self.adopt(made)
     }
 
-    /// Ends a request that this lane [created](Self::create), and gives its buffers back.
+    /// Ends a request that this lane [created](Self::create), and gives its buffers back. One that came to the lane is
+    /// for [`done`](Self::done): here it ends as [`Lost`](IoErrorKind::Lost), with its buffers.
     pub fn finish(&mut self, io: Io) -> Buffers {
+        let slot = io.slot();
+        if slot.return_to != ReturnTo::Lane || slot.depth != 0 {
+            self.queues.lose(io);
+            return Buffers::None;
+        }
         self.queues.leave(&io);
         self.queues.recycle(io)
     }
@@ -140,19 +166,19 @@ impl Cx<'_> {
     /// Starts to cut a request into pieces. It completes, without another call to this lane, when
     /// [`join`](Self::join) was called and all pieces are done; the first error wins.
     #[inline]
-    pub fn split(&mut self, io: Io) -> Split {
+    pub fn split(&mut self, mut io: Io) -> Split<'a> {
         let (start, left) = (io.start(), io.count());
         // The buffers hold exactly the blocks, so the size of a block follows.
         let block = (io.buffers().len() as u64).checked_div(left).unwrap_or(0);
-        let key = self.queues.joins.open(io);
-        Split { key, pieces: 0, start, left, bytes: 0, block, here: PhantomData }
+        let key = self.queues.joins.open(&mut io);
+        Split { key, parent: Some(io), pieces: 0, start, left, bytes: 0, block, call: PhantomData }
     }
 
     /// Cuts off the next `count` blocks, or the rest if less is left, with their part of the buffers. The
     /// piece is a request like its parent, held by this lane, to be forwarded or completed. A compare and
     /// write cannot be cut.
     #[inline]
-    pub fn child(&mut self, split: &mut Split, count: u64) -> Io {
+    pub fn child(&mut self, split: &mut Split<'_>, count: u64) -> Io {
         let io = self.cut(split, count);
         self.adopt(io)
     }
@@ -160,21 +186,21 @@ impl Cx<'_> {
     /// Cuts off as [`child`](Self::child) does, and passes the piece to a lane below. The piece does not come
     /// back through `complete`: this lane answers for the parent, and saves nothing for the piece.
     #[inline]
-    pub fn forward_piece(&mut self, split: &mut Split, lower: LaneId, count: u64) {
+    pub fn forward_piece(&mut self, split: &mut Split<'_>, lower: LaneId, count: u64) {
         let io = self.cut(split, count);
         self.queues.send_to(lower, io);
     }
 
     #[inline]
-    pub(crate) fn cut(&mut self, split: &mut Split, count: u64) -> Io {
+    pub(crate) fn cut(&mut self, split: &mut Split<'_>, count: u64) -> Io {
         let count = count.min(split.left);
         let mut io = self.queues.make_blank(split.start, count);
         let bytes = count * split.block;
         let Queues { joins, waiters, .. } = &mut *self.queues;
         let slot = io.slot_mut();
-        let (parent, cut) = joins.cut(split.key, bytes as usize, &mut slot.buffers);
+        let cut = joins.cut(split.key, bytes as usize, &mut slot.buffers);
         let place = Place { offset: split.offset(), cut, shares: false, passes: false, runs: 0 };
-        split.settle(waiters, &mut io, parent, place);
+        split.settle(waiters, &mut io, place);
         split.pieces += 1;
         split.start += count;
         split.left -= count;
@@ -185,20 +211,23 @@ impl Cx<'_> {
     /// Makes a request for all blocks that no piece has taken yet. It shares the parent's data, read-only and
     /// without a copy: for a write that goes to several devices unchanged. As with [`child`](Self::child),
     /// the parent waits for it. A lane that writes into its buffers changes a copy, which is discarded.
-    pub fn mirror(&mut self, split: &Split) -> Io {
+    pub fn mirror(&mut self, split: &Split<'_>) -> Io {
         let mut io = self.queues.make_blank(split.start, split.left);
         let Queues { joins, waiters, .. } = &mut *self.queues;
         let slot = io.slot_mut();
-        let parent = joins.share(split.key, &mut slot.buffers);
+        joins.share(split.key, &mut slot.buffers);
         let place = Place { offset: split.offset(), cut: false, shares: true, passes: false, runs: 0 };
-        split.settle(waiters, &mut io, parent, place);
+        split.settle(waiters, &mut io, place);
         self.adopt(io)
     }
 
     /// Ends the cutting. A parent without pieces completes with success.
     #[inline]
-    pub fn join(&mut self, split: Split) {
-        if let Some(parent) = self.queues.joins.close(split.key) {
+    pub fn join(&mut self, mut split: Split<'_>) {
+        let (key, parent) = (split.key, split.parent.take());
+        // Nothing is left to drop.
+        std::mem::forget(split);
+        if let Some(parent) = parent.and_then(|parent| self.queues.joins.close(key, parent)) {
             self.queues.send_up(parent);
         }
     }

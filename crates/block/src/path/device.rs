@@ -199,9 +199,9 @@ pub trait Lane {
 
     /// A device above was removed, and waits for requests that it has passed on. A lane that may keep requests for long
     /// ends those soon for which [`Cx::is_orphaned`] is true, aborted or not, and goes on with the others; for requests
-    /// that it made for such a one ([`Cx::create_for`]) it calls [`Cx::abort`]. Called again while some are left. The
-    /// table has already ended those that wait in front of a lane; a task that holds one sees it in
-    /// [`Io::poll_aborted`].
+    /// that it made for such a one ([`Cx::create_for`]) it calls [`Cx::abort`]. Called in the lanes below
+    /// that device, and again while some are left. The table has already ended those that wait in front of a lane; a
+    /// task that holds one sees it in [`Io::poll_aborted`].
     fn orphaned(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;
     }

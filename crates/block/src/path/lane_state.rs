@@ -20,7 +20,7 @@ use crate::state::device_state::Registration;
 use crate::state::hindrance::{Found, Hindrance};
 use crate::state::mailbox::Obligation;
 use crate::state::statistics::Counters;
-use crate::{Device, Gate, Geometry, Io, IoErrorKind};
+use crate::{Device, Gate, Geometry, Io, IoErrorKind, LaneId};
 
 /// A device's shape as the channels of one thread see it.
 pub(crate) type Shape = Rc<Cell<Geometry>>;
@@ -64,6 +64,8 @@ pub(crate) struct LaneState {
     counted_from: u32,
     /// Lanes it opened.
     pub(crate) lowers: Vec<u32>,
+    /// Lanes that it closed while requests that it had passed on may have been there.
+    pub(crate) left: Vec<LaneId>,
     /// Set while a notification is pending.
     pub(crate) notify: Notify,
     /// Tasks that wait for it to close.

@@ -219,6 +219,9 @@ impl Lanes {
         while let Some(slot) = side.take(|lists| &mut lists.dropped) {
             self.queues.abort_dropped(slot);
         }
+        while let Some((key, slot)) = side.take(|lists| &mut lists.unjoined) {
+            self.queues.lose_unjoined(key, Io::from_slot(slot));
+        }
         self.take_detached(side);
         while let Some((key, lane)) = side.take(|lists| &mut lists.pairs) {
             self.close_pair(key, lane);

@@ -123,8 +123,21 @@ impl Lanes {
         let Some(state) = self.state_of(upper) else { return };
         if let Some(at) = state.lowers.iter().position(|index| *index == lower.index) {
             state.lowers.swap_remove(at);
+            self.remember_left(upper.index, lower.index);
             self.release(lower.index);
         }
+    }
+
+    /// Notes that a lane closed another one, if its requests may still be there.
+    fn remember_left(&mut self, upper: u32, lower: u32) {
+        if self.queues.lanes[upper as usize].epochs.is_empty() {
+            return;
+        }
+        let lower = self.id_of(lower);
+        let mut left = std::mem::take(&mut self.queues.lanes[upper as usize].left);
+        left.retain(|known| *known != lower && self.state_of(*known).is_some());
+        left.push(lower);
+        self.queues.lanes[upper as usize].left = left;
     }
 
     /// Counts one holder less.

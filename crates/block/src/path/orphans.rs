@@ -45,21 +45,22 @@ impl Lanes {
         if emptying.is_empty() {
             return;
         }
-        // All lanes: a removed lane may have closed those below it already.
-        self.end_queued_orphans();
-        for lane in 0..self.lanes.len() as u32 {
+        let concerned = self.down_from_all(&self.queues.emptying);
+        self.end_queued_orphans(&concerned);
+        for lane in concerned {
             self.call(lane, |lane, cx| lane.orphaned(cx));
         }
     }
 
-    fn end_queued_orphans(&mut self) {
-        let Queues { down, lanes, joins, .. } = &mut self.queues;
-        let gone: Vec<bool> = lanes.iter().map(|state| state.gate == Gate::Husk).collect();
-        let is_gone = |lane: u32| gone.get(lane as usize).is_some_and(|gone| *gone);
+    /// Ends those that wait in front of these lanes, or are on their way there.
+    fn end_queued_orphans(&mut self, concerned: &[u32]) {
+        let Queues { down, lanes, joins, emptying, .. } = &mut self.queues;
+        let is_gone = |lane: u32| emptying.contains(&lane);
         let is_orphan = |slot: &Slot| is_awaited_in(slot, joins, &is_gone);
         let mut orphans: Vec<_> = std::iter::from_fn(|| down.take(&is_orphan)).collect();
-        for lane in lanes {
-            orphans.extend(std::iter::from_fn(|| lane.take_waiting(&is_orphan)));
+        for lane in concerned {
+            let state = &mut lanes[*lane as usize];
+            orphans.extend(std::iter::from_fn(|| state.take_waiting(&is_orphan)));
         }
         if !orphans.is_empty() {
             self.queues.look_at_limits();

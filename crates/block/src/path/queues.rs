@@ -20,7 +20,7 @@ use crate::request::joins::{Joins, Place};
 use crate::request::queue::Queue;
 use crate::request::waiter::{Root, Waiter};
 use crate::state::mailbox::Obligation;
-use crate::{Device, Gate, HeldRange, Io, IoErrorKind, IoId, LaneId, Operation};
+use crate::{Device, DeviceName, Gate, HeldRange, Io, IoErrorKind, IoId, LaneId, Operation};
 
 /// What futures submit before one of them yields, see [`Queues::yields`]: a millisecond or two of a RAM disk's work.
 const BEFORE_YIELD: u64 = 256;
@@ -397,6 +397,27 @@ impl Queues {
             self.aborted += 1;
             self.send_up(io);
         }
+    }
+
+    /// Ends a request that the lane which holds it has lost.
+    #[cold]
+    pub(crate) fn lose(&mut self, mut io: Io) {
+        io.slot_mut().status = Err(self.lost_in(io.slot()));
+        self.send_up(io);
+    }
+
+    /// The same for one that was being cut into pieces: it ends when they are back.
+    pub(crate) fn lose_unjoined(&mut self, key: u32, parent: Io) {
+        let lost = self.lost_in(parent.slot());
+        if let Some(parent) = self.joins.close_failed(key, parent, lost) {
+            self.send_up(parent);
+        }
+    }
+
+    /// The error that names the lane which holds a request.
+    fn lost_in(&self, slot: &Slot) -> IoErrorKind {
+        let device = self.lanes.get(slot.held.lane as usize).and_then(|state| state.device.as_ref());
+        IoErrorKind::Lost { by: DeviceName::of(device.map_or("a lane", |device| device.name())) }
     }
 
     /// Links a request to the one that it serves, and so in the end to one from above the stack.

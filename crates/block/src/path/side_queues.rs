@@ -25,6 +25,8 @@ pub(crate) struct Detached {
 pub(crate) struct SideLists {
     /// Requests dropped by their holder.
     pub(crate) dropped: VecDeque<Box<Slot>>,
+    /// Requests whose cutting was not ended, with their numbers.
+    pub(crate) unjoined: VecDeque<(u32, Box<Slot>)>,
     /// Notified lanes, and the mark to clear.
     pub(crate) ready: VecDeque<(u32, Notify)>,
     /// Requests whose futures were dropped.

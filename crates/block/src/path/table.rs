@@ -327,6 +327,11 @@ impl Home for Table {
         self.service.wake(&self.home);
     }
 
+    fn take_unjoined(&self, key: u32, slot: Box<Slot>) {
+        self.side.add(|lists| lists.unjoined.push_back((key, slot)));
+        self.service.wake(&self.home);
+    }
+
     fn poll_aborted(&self, slot: &Slot, cx: &Context<'_>) -> bool {
         let Ok(mut inner) = self.inner.try_borrow_mut() else { return false };
         let IoId { index, generation } = slot.id;

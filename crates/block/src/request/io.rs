@@ -84,6 +84,9 @@ pub(crate) trait Home {
     /// Takes a request that was dropped by its holder.
     fn take_dropped(&self, slot: Box<Slot>);
 
+    /// Takes a request that was being cut into pieces when its [`Split`](crate::Split) was dropped.
+    fn take_unjoined(&self, key: u32, slot: Box<Slot>);
+
     /// True if a request should end early; otherwise its holder is woken when it should.
     fn poll_aborted(&self, slot: &Slot, cx: &Context<'_>) -> bool;
 

@@ -3,15 +3,13 @@
 //! Owned by the thread's lane table. A piece takes the front of its parent's range and buffers; as pieces
 //! come back, their buffers are joined in the order they were cut, so a parent that had one buffer, or a
 //! list, gets the same back. Once warm, cutting and joining allocate nothing: lists of pieces are reused. Not
-//! promised: an order in which pieces complete. The first error to come back is the parent's.
+//! promised: an order in which pieces complete. The first error to come back is the parent's. While pieces may still be
+//! cut, the parent is in its [`Split`](crate::Split); then it is parked here until the last piece is back.
 
 use spindle_mem::{Buffers, IoBuf};
 
 use crate::request::io::Slot;
 use crate::{Io, IoErrorKind, Status};
-
-/// The invariant on which each look-up of a parent relies.
-const PARKED: &str = "a parent stays parked until its last piece is back";
 
 /// A piece's place in its parent; carried by the piece.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,7 +26,7 @@ pub(crate) struct Place {
     pub(crate) runs: u64,
 }
 
-/// The buffers of a piece that came back before one that was cut before it.
+/// The buffers of a piece that came back before one that was cut before it, or before the parent was parked.
 struct Early {
     buffers: Buffers,
     cut: bool,
@@ -36,6 +34,7 @@ struct Early {
 
 /// A parent and the state of its pieces.
 struct Join {
+    /// `None` while pieces may still be cut.
     parent: Option<Io>,
     /// Pieces under way, plus one while pieces may still be cut.
     left: u32,
@@ -69,30 +68,17 @@ impl Join {
         }
     }
 
-    /// The parked parent's buffers.
-    #[inline]
-    fn whole(&mut self) -> &mut Buffers {
-        self.parent.as_mut().expect(PARKED).buffers_mut()
-    }
-
     /// Puts the buffers of a piece back into their place.
     #[inline]
     fn put_back(&mut self, part: u32, buffers: &mut Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
-        if part == self.joined {
-            self.append(buffers, cut, lists);
-            if !self.early.is_empty() {
-                self.append_early(lists);
+        match &mut self.parent {
+            Some(parent) if part == self.joined => {
+                let behind_cut = std::mem::replace(&mut self.cut, cut);
+                parent.buffers_mut().rejoin(buffers, behind_cut, lists);
+                self.joined += 1;
             }
-        } else {
-            self.keep(part, Early { buffers: std::mem::take(buffers), cut });
+            _ => self.keep(part, Early { buffers: std::mem::take(buffers), cut }),
         }
-    }
-
-    #[inline]
-    fn append(&mut self, buffers: &mut Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
-        let behind_cut = std::mem::replace(&mut self.cut, cut);
-        self.whole().rejoin(buffers, behind_cut, lists);
-        self.joined += 1;
     }
 
     #[inline(never)]
@@ -106,10 +92,13 @@ impl Join {
 
     #[inline(never)]
     fn append_early(&mut self, lists: &mut Vec<Vec<IoBuf>>) {
+        let Some(parent) = &mut self.parent else { return };
         while let Some(Early { mut buffers, cut }) =
             self.early.get_mut(self.joined as usize).and_then(Option::take)
         {
-            self.append(&mut buffers, cut, lists);
+            let behind_cut = std::mem::replace(&mut self.cut, cut);
+            parent.buffers_mut().rejoin(&mut buffers, behind_cut, lists);
+            self.joined += 1;
         }
     }
 }
@@ -124,13 +113,12 @@ pub(crate) struct Joins {
 }
 
 impl Joins {
-    /// Parks `parent`; the caller may cut pieces until it calls [`close`](Self::close).
+    /// Takes the buffers of `parent`; the caller may cut pieces until it calls [`close`](Self::close).
     #[inline]
-    pub(crate) fn open(&mut self, mut parent: Io) -> u32 {
+    pub(crate) fn open(&mut self, parent: &mut Io) -> u32 {
         let key = self.free.pop().unwrap_or_else(|| self.grow());
         let join = &mut self.joins[key as usize];
         join.rest = parent.take_buffers();
-        join.parent = Some(parent);
         join.left = 1;
         key
     }
@@ -141,13 +129,12 @@ impl Joins {
         u32::try_from(self.joins.len() - 1).expect("fewer than 2^32 requests fit in memory")
     }
 
-    /// Cuts one more piece: moves `bytes` bytes of buffers to it; also returns whether that cut a run in two.
+    /// Cuts one more piece: moves `bytes` bytes of buffers to it; returns whether that cut a run in two.
     #[inline]
-    pub(crate) fn cut(&mut self, key: u32, bytes: usize, buffers: &mut Buffers) -> (&Slot, bool) {
+    pub(crate) fn cut(&mut self, key: u32, bytes: usize, buffers: &mut Buffers) -> bool {
         let join = &mut self.joins[key as usize];
         join.left += 1;
-        let cut = join.rest.split_front(bytes, buffers, &mut self.lists);
-        (join.parent.as_ref().expect(PARKED).slot(), cut)
+        join.rest.split_front(bytes, buffers, &mut self.lists)
     }
 
     /// Cuts the runs of a piece that are longer than `most` bytes.
@@ -161,14 +148,13 @@ impl Joins {
     }
 
     /// Adds a piece that shares the rest of the parent's buffers, read-only.
-    pub(crate) fn share(&mut self, key: u32, buffers: &mut Buffers) -> &Slot {
+    pub(crate) fn share(&mut self, key: u32, buffers: &mut Buffers) {
         let join = &mut self.joins[key as usize];
         join.left += 1;
         *buffers = join.rest.share(&mut self.lists);
-        join.parent.as_ref().expect(PARKED).slot()
     }
 
-    /// The request that pieces were cut off.
+    /// The request that pieces were cut off, once no more are.
     pub(crate) fn parent(&self, key: u32) -> Option<&Slot> {
         self.joins.get(key as usize)?.parent.as_ref().map(Io::slot)
     }
@@ -191,26 +177,37 @@ impl Joins {
         if join.left > 0 { None } else { self.end(key) }
     }
 
-    /// Ends the cutting; returns the parent if all pieces are back.
+    /// Ends the cutting, and parks the parent; returns it if all pieces are back.
     #[inline]
-    pub(crate) fn close(&mut self, key: u32) -> Option<Io> {
+    pub(crate) fn close(&mut self, key: u32, parent: Io) -> Option<Io> {
         let join = &mut self.joins[key as usize];
+        join.parent = Some(parent);
         join.left -= 1;
         if join.left > 0 { None } else { self.end(key) }
+    }
+
+    /// As [`close`](Self::close), for a parent that fails, however its pieces end.
+    #[cold]
+    pub(crate) fn close_failed(&mut self, key: u32, parent: Io, kind: IoErrorKind) -> Option<Io> {
+        self.joins[key as usize].status = Err(kind);
+        self.close(key, parent)
     }
 
     #[inline]
     fn end(&mut self, key: u32) -> Option<Io> {
         let join = &mut self.joins[key as usize];
-        if !matches!(join.rest, Buffers::None) {
-            // Buffers that no piece took come after all pieces.
-            let (mut rest, cut) = (std::mem::take(&mut join.rest), join.cut);
-            join.whole().rejoin(&mut rest, cut, &mut self.lists);
+        if !join.early.is_empty() {
+            join.append_early(&mut self.lists);
+            join.early.clear();
         }
         let mut parent = join.parent.take()?;
+        if !matches!(join.rest, Buffers::None) {
+            // Buffers that no piece took come after all pieces.
+            let mut rest = std::mem::take(&mut join.rest);
+            parent.buffers_mut().rejoin(&mut rest, join.cut, &mut self.lists);
+        }
         parent.slot_mut().status = std::mem::replace(&mut join.status, Ok(()));
         (join.joined, join.cut) = (0, false);
-        join.early.clear();
         self.free.push(key);
         Some(parent)
     }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::{GeometryError, Operation};
+use crate::{DeviceName, GeometryError, Operation};
 
 /// How a request ended, as layers pass it upwards.
 pub type Status = Result<(), IoErrorKind>;
@@ -79,6 +79,15 @@ pub enum IoErrorKind {
     /// The request was aborted, or a layer dropped it; its blocks hold old or new data.
     #[error("the request was aborted before it ended; repeat it if it is still wanted")]
     Aborted,
+    /// A lane lost the request: it dropped its [`Split`](crate::Split), or ended it as a request of its own. Its blocks
+    /// hold old or new data.
+    #[error(
+        "device {by} lost the request: its lane dropped a Split (end each by Cx::join), or ended a request that it had not made (by Cx::done); correct its module"
+    )]
+    Lost {
+        /// The device of that lane.
+        by: DeviceName,
+    },
     /// The device was removed while the request waited.
     #[error("the device was removed; close it")]
     Removed,

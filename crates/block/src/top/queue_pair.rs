@@ -15,7 +15,7 @@ use crate::devices::emulation::{Emulation, is_emulated};
 use crate::path::lane_state::Shape;
 use crate::path::queues::{DESCRIBED, Pair};
 use crate::path::table::Table;
-use crate::request::io::ReturnTo;
+use crate::request::io::{Held, ReturnTo};
 use crate::request::waiter::remember;
 use crate::{Device, Geometry, Io, IoId, LaneId, LaneTable, OpenError, Operation, Status};
 
@@ -78,9 +78,13 @@ impl QueuePair {
     }
 
     /// Submits a request made by this pair, or one that came back from it. It starts at the latest with the
-    /// next [`reap`](Self::reap); a request outside the device comes back with an error.
+    /// next [`reap`](Self::reap); a request outside the device comes back with an error. One that a lane holds ends as
+    /// [`Lost`](crate::IoErrorKind::Lost), for its maker: make another one of its buffers.
     #[inline]
     pub fn submit(&mut self, mut io: Io) {
+        if io.slot().held != Held::NOWHERE {
+            return self.lose(io);
+        }
         let status = io.check(&self.geometry());
         let slot = io.slot_mut();
         slot.return_to = ReturnTo::Queue(self.key);
@@ -162,9 +166,20 @@ impl QueuePair {
         count
     }
 
-    /// Ends a request that came back; returns its buffers.
+    /// Ends a request that came back; returns its buffers. One that a lane holds is not this pair's: see
+    /// [`submit`](Self::submit).
     pub fn recycle(&mut self, io: Io) -> Buffers {
+        if io.slot().held != Held::NOWHERE {
+            self.lose(io);
+            return Buffers::None;
+        }
         self.table.inner.borrow_mut().queues.recycle(io)
+    }
+
+    #[cold]
+    fn lose(&self, io: Io) {
+        self.table.inner.borrow_mut().queues.lose(io);
+        self.table.run();
     }
 
     /// Asks that a request end early. It still comes back, aborted or not.

@@ -185,6 +185,12 @@ impl Hand {
         self.orders.borrow_mut().push((start, status, Some(fill)));
         self.notify();
     }
+    /// Takes the first held request that starts at `start` away from the lane.
+    pub fn take(&self, start: u64) -> Io {
+        let mut held = self.held.borrow_mut();
+        let at = held.iter().position(|io| io.start() == start).expect("the request is held");
+        held.remove(at)
+    }
     /// Drops what is held.
     pub fn drop_all(&self) {
         drop(self.held.take());

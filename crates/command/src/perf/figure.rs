@@ -2,6 +2,11 @@
 
 use serde::Serialize;
 
+use super::Failed;
+
+/// The figures of a measurement.
+pub(crate) type Figures = Result<Vec<Figure>, Failed>;
+
 /// One figure, beside the yardstick of the same run. Times are nanoseconds per operation.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Figure {

@@ -25,7 +25,9 @@ pub(crate) fn pollers(effort: Effort) -> Figures {
     figures.push(timed(1, Duration::from_micros(1), effort)?.beside(&heap));
     let many = timed(1000, Duration::from_micros(1), effort)?;
     figures.push(many.against(&heap, aims::TIMED_RUN.ratio()));
-    figures.push(timed(1000, Duration::from_millis(1), effort)?.beside(&heap));
+    for (how, apart) in [("made at once", 0), ("made 1µs apart", 1000)] {
+        figures.push(spread(how, apart, effort)?.beside(&heap));
+    }
     Ok(figures)
 }
 
@@ -33,45 +35,33 @@ pub(crate) fn pollers(effort: Effort) -> Figures {
 fn active(count: usize, effort: Effort) -> Result<Figure, Failed> {
     let plural = if count == 1 { "" } else { "s" };
     let what = format!("{count} active poller{plural}, per call");
-    measure(what, count, effort, Cost::Cpu, || Poller::active("idle", Wake::Event("messages"), || Busy::No))
+    measure(what, count, effort, || Poller::active("idle", Wake::Event("messages"), || Busy::No))
 }
 
-/// Runs of `count` timed pollers. If they do not fill a core, the reactor's busy time counts.
+/// Runs of `count` timed pollers that fill a core.
 fn timed(count: usize, period: Duration, effort: Effort) -> Result<Figure, Failed> {
     let plural = if count == 1 { "" } else { "s" };
     let what = format!("{count} timed poller{plural} every {period:?}, per run");
-    let cost = if period < Duration::from_millis(1) { Cost::Cpu } else { Cost::Busy };
-    measure(what, count, effort, cost, move || Poller::timed("idle", period, || Busy::Yes))
+    measure(what, count, effort, move || Poller::timed("idle", period, || Busy::Yes))
 }
 
-/// The time that is divided among the runs.
-#[derive(Clone, Copy)]
-enum Cost {
-    /// All CPU time of the process: its only reactor never sleeps, and other programs' use of its core must
-    /// not count.
-    Cpu,
-    /// The time during which the reactor had work.
-    Busy,
-}
-
+/// By CPU time: the only reactor never sleeps, and other programs' use of its core must not count.
 fn measure(
     what: String,
     count: usize,
     effort: Effort,
-    cost: Cost,
     make: impl Fn() -> Poller + Send + 'static,
 ) -> Result<Figure, Failed> {
     let slice = Duration::from_micros(if effort.quick { 2_000 } else { 10_000 });
     runtime(1)?.run(async move || -> Result<Figure, Failed> {
         let handle = Handle::current().ok_or("not on a Spindle thread")?;
         let pollers: Vec<Poller> = (0..count).map(|_| make()).collect();
-        let runs = || pollers.iter().map(|poller| poller.runs().0).sum::<u64>();
         handle.set_mode(Mode::Poll);
         let mut timed = Samples::start(what);
         for sample in effort.rounds(effort.samples.min(20)) {
-            let (start, before) = (time(&handle, cost).await, runs());
+            let (start, before) = (clock::cpu_ns(), runs(&pollers));
             sleep(slice).await;
-            let (after, end) = (runs(), time(&handle, cost).await);
+            let (after, end) = (runs(&pollers), clock::cpu_ns());
             if sample > 0 {
                 timed.add((after - before).max(1), end - start);
             }
@@ -81,13 +71,46 @@ fn measure(
     })?
 }
 
-/// The time so far, in nanoseconds.
-async fn time(handle: &Handle, cost: Cost) -> u64 {
-    match cost {
-        Cost::Cpu => clock::cpu_ns(),
-        Cost::Busy => {
-            let busy: Duration = handle.dump().await.reactors.iter().map(|reactor| reactor.busy).sum();
-            u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX)
+/// Runs of a thousand timed pollers that leave the core idle between them, made so many nanoseconds apart: the time
+/// during which the reactor had work. Those that come due during one long call run together from then on, and a
+/// dump of so many is such a call. So each sample has pollers of its own, and no dump while they are to be spread.
+fn spread(how: &str, apart: u64, effort: Effort) -> Result<Figure, Failed> {
+    let period = Duration::from_millis(1);
+    let slice = Duration::from_millis(if effort.quick { 3 } else { 50 });
+    let what = format!("1000 timed pollers every {period:?}, {how}, per run");
+    runtime(1)?.run(async move || -> Result<Figure, Failed> {
+        let handle = Handle::current().ok_or("not on a Spindle thread")?;
+        handle.set_mode(Mode::Poll);
+        let mut timed = Samples::start(what);
+        for sample in effort.rounds(effort.samples.min(20)) {
+            let (before, start) = (busy_ns(&handle).await, clock::wall_ns());
+            let make = |number: u64| {
+                while clock::wall_ns() < start + number * apart {
+                    std::hint::spin_loop();
+                }
+                Poller::timed("idle", period, || Busy::Yes)
+            };
+            let pollers: Vec<Poller> = (0..1000).map(make).collect();
+            let making = clock::wall_ns() - start;
+            sleep(slice).await;
+            let runs = runs(&pollers);
+            let busy = busy_ns(&handle).await - before;
+            if sample > 0 {
+                timed.add(runs.max(1), busy.saturating_sub(making));
+            }
         }
-    }
+        handle.set_mode(Mode::Adaptive);
+        Ok(timed.figure())
+    })?
+}
+
+/// All calls so far.
+fn runs(pollers: &[Poller]) -> u64 {
+    pollers.iter().map(|poller| poller.runs().0).sum()
+}
+
+/// The time of the turns with work, without the one that answers.
+async fn busy_ns(handle: &Handle) -> u64 {
+    let busy: Duration = handle.dump().await.reactors.iter().map(|reactor| reactor.busy).sum();
+    u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -28,7 +28,9 @@ pub(super) fn check_blocks(count: u64, size: u32, physical: Option<u32>) -> Resu
     }
     let sizes = [("block_size", size), ("physical_block_size", physical.unwrap_or(0))];
     match sizes.into_iter().find(|(_, size)| !size.is_multiple_of(SECTOR)) {
-        Some((which, size)) => refused(format!("'{which}' {size} is no multiple of {SECTOR}")),
+        Some((which, size)) => {
+            refused(format!("'{which}' {size} is no multiple of {SECTOR}; give one, such as 4096"))
+        }
         None => Ok(()),
     }
 }

@@ -155,7 +155,10 @@ enum Borders {
 async fn get_borders(control: Control, params: GetBorders) -> Result<Borders, RpcError> {
     let GetBorders { name, borders } = params;
     if borders.len() > MOST_BORDERS {
-        let what = format!("'borders' has {} numbers, and {MOST_BORDERS} at most are taken", borders.len());
+        let what = format!(
+            "'borders' has {} numbers, and {MOST_BORDERS} at most are taken; ask for bdev {name:?} in several calls",
+            borders.len()
+        );
         return Err(BadParams::DECODE_FAILED.error(what));
     }
     let histogram = histogram(&control, &name)?;

@@ -67,3 +67,24 @@ async fn get_keys(control: Control) -> Result<Vec<Shown>, RpcError> {
     };
     Ok(control.keyring().keys().into_iter().map(shown).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::keyring::Keyring;
+
+    #[test]
+    fn a_refusal_for_a_file_that_cannot_be_accessed_has_its_path_the_remedy_and_the_reason_once() {
+        for (path, reason) in
+            [("/nope/key", "No such file or directory"), ("/dev/null/key", "Not a directory")]
+        {
+            let error = Keyring::default().add("k".to_owned(), path.into()).unwrap_err();
+            let said = refused(error).message;
+            assert!(said.starts_with(&format!("{reason}: the key's file '{path}'")), "{said}");
+            assert!(
+                said.matches(reason).count() == 1 && said.contains("name a file that is there"),
+                "{said}"
+            );
+        }
+    }
+}

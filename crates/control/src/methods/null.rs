@@ -102,7 +102,12 @@ async fn resize(control: Control, params: Resize) -> Result<bool, RpcError> {
     let bytes = params.new_size.checked_mul(1 << 20).ok_or_else(|| {
         RpcError::errno(
             Errno::INVAL,
-            format!("'new_size' {} MiB is more than a disk can have", params.new_size),
+            format!(
+                "bdev {:?}: 'new_size' {} MiB is more than a disk can have; give less than {}",
+                params.name,
+                params.new_size,
+                1_u64 << (u64::BITS - 20)
+            ),
         )
     })?;
     null::resize(registry, &params.name, bytes >> geometry.block_shift()).await.map_err(refused)?;

@@ -19,7 +19,12 @@ struct Controller {}
 async fn get_controllers(_: Control, params: Option<OneOrAll>) -> Result<Vec<Controller>, RpcError> {
     match params.and_then(|params| params.name) {
         None => Ok(Vec::new()),
-        Some(name) => Err(RpcError::new(Errno::INVAL.code(), format!("Controller {name} does not exist"))),
+        Some(name) => {
+            let what = format!(
+                "Controller {name} does not exist: NVMe controllers are not reached; bdev_uring_create opens /dev/nvme*n*"
+            );
+            Err(RpcError::new(Errno::INVAL.code(), what))
+        }
     }
 }
 

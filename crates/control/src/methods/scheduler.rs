@@ -128,13 +128,17 @@ async fn set_options(control: Control, params: SetOptions) -> Result<bool, RpcEr
             return refused(words, format!("leave core {core} out of '{mask}', or set another core"));
         }
         if (isolated & cores) != isolated {
-            return refused(words, format!("'{mask}' has cores other than those of this daemon, {cores}"));
+            let what = format!("'{mask}' has cores other than this daemon's, {cores}; leave the others out");
+            return refused(words, what);
         }
         // As in SPDK, also if the core is refused.
         control.scheduler().isolated.set(isolated);
     }
     if !cores.contains(core) {
-        return refused("Invalid scheduling core.", format!("{core} is not one of {cores}"));
+        let what = format!(
+            "{core} is not one of this daemon's cores, {cores}; set 'scheduling_core' to one of them"
+        );
+        return refused("Invalid scheduling core.", what);
     }
     control.scheduler().core.set(Some(core));
     Ok(true)
@@ -159,7 +163,11 @@ async fn set_cpumask(control: Control, params: SetCpumask) -> Result<bool, RpcEr
         .map_err(|error| RpcError::new(RpcError::INTERNAL, format!("Invalid cpumask {cpumask}: {error}")))?;
     let reactors: CpuSet = control.runtime().cores().iter().copied().collect();
     if (cores & reactors).is_empty() {
-        let what = format!("No CPU is selected from reactor mask {reactors}: '{cpumask}' has none of them");
+        let what = format!(
+            "No CPU is selected from reactor mask {reactors}: '{cpumask}' has none of them; add core {}, on which thread {id} \
+             stays",
+            thread.core()
+        );
         return Err(RpcError::new(RpcError::INTERNAL, what));
     }
     if !cores.contains(thread.core()) {

@@ -229,7 +229,8 @@ fn check_count(names: Option<&[String]>) -> Result<(), RpcError> {
     match names.map_or(0, <[String]>::len) {
         0..=MOST_NAMES => Ok(()),
         more => {
-            let what = format!("'names' has {more} names, and {MOST_NAMES} at most are taken");
+            let what =
+                format!("'names' has {more} names, and {MOST_NAMES} at most are taken; ask in several calls");
             Err(BadParams::DECODE_FAILED.error(what))
         }
     }

@@ -35,7 +35,8 @@ pub(crate) enum KeyError {
     Open { path: PathBuf, mode: u32 },
     #[error("'{}' belongs to the user {owner}; it must belong to the daemon's user, {user}", path.display())]
     Foreign { path: PathBuf, owner: u32, user: u32 },
-    #[error("the key's file '{}' cannot be accessed: {source}", path.display())]
+    /// The answer begins with the reason.
+    #[error("the key's file '{}' cannot be accessed; name a file that is there and in folders open to the daemon's user", path.display())]
     File { path: PathBuf, source: io::Error },
 }
 

@@ -1,11 +1,12 @@
 //! What SPDK refuses, and with which code and words; found by sending the same calls to both.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use spindle_control::{Daemon, DaemonOptions, methods};
 use spindle_engine::sim::World;
-use spindle_reactor::Runtime;
+use spindle_reactor::{Runtime, sleep, spawn_local, yield_now};
 use spindle_rpc::{Client, ClientError};
 
 const RPC: &str = "rpc.sock";
@@ -56,6 +57,75 @@ fn parameters_are_refused_with_spdks_code_and_first_words() {
 }
 
 #[test]
+fn refusals_of_values_say_which_ones_may_be_given_instead() {
+    let main = async || {
+        let options =
+            DaemonOptions { rpc_socket: Some(RPC.into()), wait_for_rpc: true, ..DaemonOptions::default() };
+        let daemon = Daemon::start(options, methods::table()).await.unwrap();
+        let mut client = Client::connect(Path::new(RPC)).await.unwrap();
+        for (params, words) in [
+            (json!({"scheduling_core": 63}), "63 is not one of this daemon's cores"),
+            (json!({"scheduling_core": 63}), "set 'scheduling_core' to one of them"),
+            (json!({"isolated_core_mask": "[63]"}), "leave the others out"),
+        ] {
+            let (_, message) = refused(&mut client, "scheduler_set_options", &params).await;
+            assert!(message.contains(words), "{params}: {message}: {words}");
+        }
+        client.call("framework_start_init", None).await.unwrap();
+        let null = json!({"name": "n", "num_blocks": 8, "block_size": 512});
+        client.call("bdev_null_create", Some(&null.to_string())).await.unwrap();
+        client.call("nbd_listen", Some(r#"{"address": "unix:nbd.sock"}"#)).await.unwrap();
+        let reactors = client.call("framework_get_reactors", None).await.unwrap();
+        let reactors = serde_json::to_value(reactors).unwrap();
+        let reactors = reactors["reactors"].as_array().unwrap();
+        let used = reactors.iter().find(|reactor| reactor["lw_threads"] != json!([])).unwrap();
+        let (id, core) = (&used["lw_threads"][0]["id"], &used["lcore"]);
+        let add_core = format!("'[63]' has none of them; add core {core}, on which thread {id} stays");
+        let names = vec!["n"; 5000];
+        for (method, params, words) in [
+            (
+                "bdev_malloc_create",
+                json!({"num_blocks": 8, "block_size": 100}),
+                "'block_size' 100 is no multiple of 512; give one, such as 4096",
+            ),
+            (
+                "bdev_null_resize",
+                json!({"name": "n", "new_size": u64::MAX}),
+                "bdev \"n\": 'new_size' 18446744073709551615 MiB is more than a disk can have; give less than \
+                 17592186044416",
+            ),
+            (
+                "bdev_nvme_get_controllers",
+                json!({"name": "c"}),
+                "Controller c does not exist: NVMe controllers are not reached; bdev_uring_create",
+            ),
+            (
+                "bdev_aio_create",
+                json!({"name": "a", "filename": "/nope", "nowait": true}),
+                "'nowait' is implemented only for false: requests never block the reactor; give that, or leave it out",
+            ),
+            ("thread_set_cpumask", json!({"id": id, "cpumask": "[63]"}), &*add_core),
+            (
+                "bdev_get_histogram_borders",
+                json!({"name": "n", "borders": vec![1; 257]}),
+                "256 at most are taken; ask for bdev \"n\" in several calls",
+            ),
+            ("bdev_get_iostat", json!({"names": names}), "at most are taken; ask in several calls"),
+            (
+                "nbd_listen",
+                json!({"address": "unix:nbd.sock"}),
+                "the server listens on unix:nbd.sock already; use that listener, or choose another address",
+            ),
+        ] {
+            let (_, message) = refused(&mut client, method, &params).await;
+            assert!(message.contains(words), "{method}: {message}: {words}");
+        }
+        daemon.stop().await;
+    };
+    Runtime::builder().world(World::new(7)).reactors(2).build().unwrap().run(main).unwrap();
+}
+
+#[test]
 fn refusals_name_the_object_and_what_to_do() {
     let main = async || {
         let options = DaemonOptions { rpc_socket: Some(RPC.into()), ..DaemonOptions::default() };
@@ -91,7 +161,17 @@ fn refusals_name_the_object_and_what_to_do() {
             (
                 "bdev_lvol_create_lvstore",
                 json!({"bdev_name": "other", "lvs_name": "t", "cluster_sz": 4_294_967_296_u64}),
-                &["'cluster_sz' is 4294967296, not a number from 0 to 4294967295"],
+                &["'cluster_sz' is 4294967296, not an integer from 0 to 4294967295"],
+            ),
+            (
+                "bdev_null_create",
+                json!({"name": "n", "num_blocks": 8, "block_size": 512, "uuid": "abc"}),
+                &["spdk_json_decode_object failed: 'uuid' is \"abc\", not a UUID of the form xxxxxxxx-xxxx-"],
+            ),
+            (
+                "bdev_delay_create",
+                json!({"name": "d", "base_bdev_name": "other", "uuid": 5}),
+                &["'uuid' is 5, not a UUID of the form"],
             ),
             (
                 "bdev_lvol_create_lvstore",
@@ -133,6 +213,79 @@ fn refusals_name_the_object_and_what_to_do() {
         };
         assert!(copied.starts_with("Operation not permitted: volume \"s/v\""), "{copied}");
         daemon.stop().await;
+    };
+    Runtime::builder().world(World::new(7)).reactors(2).build().unwrap().run(main).unwrap();
+}
+
+#[test]
+fn a_stop_ends_an_inflate_early_and_its_caller_is_told_what_to_do() {
+    let main = async || {
+        let options = DaemonOptions { rpc_socket: Some(RPC.into()), ..DaemonOptions::default() };
+        let daemon = Daemon::start(options, methods::table()).await.unwrap();
+        let mut client = Client::connect(Path::new(RPC)).await.unwrap();
+        let slow = json!({"name": "slow", "base_bdev_name": "base", "avg_read_latency": 20000, "p99_read_latency": 20000,
+            "avg_write_latency": 20000, "p99_write_latency": 20000});
+        for (method, params) in [
+            ("bdev_malloc_create", json!({"name": "base", "num_blocks": 131_072, "block_size": 512})),
+            ("bdev_delay_create", slow),
+            (
+                "bdev_lvol_create_lvstore",
+                json!({"bdev_name": "slow", "lvs_name": "s", "cluster_sz": 1 << 20, "clear_method": "none"}),
+            ),
+            (
+                "bdev_lvol_create",
+                json!({"lvs_name": "s", "lvol_name": "v", "size_in_mib": 48, "thin_provision": true}),
+            ),
+        ] {
+            client.call(method, Some(&params.to_string())).await.unwrap();
+        }
+        let mut waiting = Client::connect(Path::new(RPC)).await.unwrap();
+        let inflate =
+            spawn_local(
+                async move { refused(&mut waiting, "bdev_lvol_inflate", &json!({"name": "s/v"})).await },
+            );
+        while daemon.control().lvols().lvols()[0].info().await.unwrap().num_allocated_clusters == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let store = json!({"lvs_name": "s"});
+        let (code, message) = refused(&mut client, "bdev_lvol_delete_lvstore", &store).await;
+        assert_eq!(code, -32602);
+        for words in ["Device or resource busy", "lvolstore \"s\"", "inflate of volume \"s/v\""] {
+            assert!(message.contains(words), "{message}: {words}");
+        }
+        assert_eq!(daemon.stop().await.failed_unloads, 0);
+        let (code, message) = inflate.await.unwrap();
+        assert_eq!(code, -32602);
+        for words in ["Operation canceled", "inflate of volume \"s/v\"", "the same call goes on from there"] {
+            assert!(message.contains(words), "{message}: {words}");
+        }
+    };
+    Runtime::builder().world(World::new(7)).reactors(2).build().unwrap().run(main).unwrap();
+}
+
+#[test]
+fn a_stop_ends_although_bdevs_keep_what_clients_and_stores_write() {
+    let main = async || {
+        let options = DaemonOptions { rpc_socket: Some(RPC.into()), ..DaemonOptions::default() };
+        let daemon = Daemon::start(options, methods::table()).await.unwrap();
+        let mut client = Client::connect(Path::new(RPC)).await.unwrap();
+        let keep = json!({"name": "EE_base", "io_type": "write", "error_type": "pending", "num": 1_000_000});
+        for (method, params) in [
+            ("bdev_malloc_create", json!({"name": "base", "num_blocks": 131_072, "block_size": 512})),
+            ("bdev_error_create", json!({"base_name": "base"})),
+            ("bdev_lvol_create_lvstore", json!({"bdev_name": "EE_base", "lvs_name": "s"})),
+            ("bdev_lvol_create", json!({"lvs_name": "s", "lvol_name": "v", "size_in_mib": 8})),
+            ("bdev_error_inject_error", keep),
+        ] {
+            client.call(method, Some(&params.to_string())).await.unwrap();
+        }
+        let creates = spawn_local(async move {
+            let params = json!({"lvs_name": "s", "lvol_name": "w", "size_in_mib": 8}).to_string();
+            client.call("bdev_lvol_create", Some(&params)).await.is_err()
+        });
+        yield_now().await;
+        assert_eq!(daemon.stop().await.failed_unloads, 1);
+        assert!(creates.await.unwrap(), "it was not carried out");
     };
     Runtime::builder().world(World::new(7)).reactors(2).build().unwrap().run(main).unwrap();
 }

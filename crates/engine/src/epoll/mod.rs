@@ -17,7 +17,7 @@ use self::sources::{Sources, WAKE};
 use crate::engine_id::EngineId;
 use crate::os::{Clock, IoVecs, JobResults, Waker, Workers, clock, sockets};
 use crate::places::Places;
-use crate::sim::Rng;
+use crate::rng::Rng;
 use crate::{Completion, Driver, EngineError, Op, Output, SystemCalls, Time, Token, Unparker};
 
 /// Events taken from the kernel at once; more wait for the next turn.

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, Timespec, epoll, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, accept_with, connect, sockopt};
 use slab::Slab;
-use spindle_mem::Buffers;
+use spindle_mem::{Buffers, IoBuf};
 
 use crate::engine_id::EngineId;
 use crate::handle::{ListenerInner, SocketInner};
@@ -513,10 +513,19 @@ impl Waiting {
 
 /// Receives what is there into a buffer of the pool.
 fn receive_some(socket: &Socket, pool: &ReceivePool) -> io::Result<Output> {
-    let mut buffer = pool.get().map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    let Ok(mut buffer) = pool.get() else { return without_memory(socket) };
     let count = rustix::net::recv(socket.fd()?, &mut buffer[..], RecvFlags::DONTWAIT)?.1;
     buffer.truncate(count);
     Ok(Output::Received(buffer))
+}
+
+/// The same when the pool is empty: only bytes that are there need memory.
+fn without_memory(socket: &Socket) -> io::Result<Output> {
+    let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+    match rustix::net::recv(socket.fd()?, &mut [0; 1][..], flags)?.1 {
+        0 => Ok(Output::Received(IoBuf::zeroed(0))),
+        _ => Err(io::ErrorKind::OutOfMemory.into()),
+    }
 }
 
 /// Sends all bytes after the first `sent`, which counts on as far as the socket takes them.

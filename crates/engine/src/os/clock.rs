@@ -3,7 +3,7 @@
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::Time;
-use crate::sim::Rng;
+use crate::rng::Rng;
 
 /// A clock whose zero is the moment its engine was opened. Copies share the zero.
 #[derive(Clone, Copy, Debug)]

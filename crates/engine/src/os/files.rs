@@ -8,11 +8,12 @@ use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, SealFlags, SeekFrom, St
 use rustix::io::Errno;
 use spindle_mem::{Buffers, IoBuf};
 
-use super::closing::OpenFd;
+use super::geometry;
 use super::iovec::{self, IoVecs};
-use super::reworded::reworded;
-use super::{geometry, layers, lock};
 use crate::handle::Body;
+use crate::owned::closing::OpenFd;
+use crate::owned::reworded::reworded;
+use crate::owned::{layers, lock};
 use crate::{Direct, File, FileInfo, Op, OpenOptions, Output};
 
 /// Bytes of zeroes written at once where the kernel has no faster way.

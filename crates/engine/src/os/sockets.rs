@@ -14,9 +14,9 @@ use rustix::net::{
     listen as listen_on, socket_with, socketpair, sockopt,
 };
 
-use super::reworded::reworded;
 use crate::engine_id::EngineId;
 use crate::handle::{Body, ListenerInner, SocketInner};
+use crate::owned::reworded::reworded;
 use crate::{Address, Listener, Peer, Shutdown, Socket};
 
 impl Socket {

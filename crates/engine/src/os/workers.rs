@@ -8,12 +8,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::closing::{Closer, OpenFd};
-use super::socket_file::SocketFile;
-use super::{Closes, FileFd, IoVecs, Opens, OwnedSocketFile, PendingClose, Waker, files, sockets};
+use super::{IoVecs, Opens, Waker, files, sockets};
 use crate::engine_id::EngineId;
 use crate::handle::{Body, FileInner, ListenerInner};
 use crate::os_thread::run_on;
+use crate::owned::closing::{Closer, OpenFd};
+use crate::owned::socket_file::SocketFile;
+use crate::owned::{Closes, FileFd, OwnedSocketFile, PendingClose};
 use crate::{
     Asker, Completion, CpuSet, File, FileInfo, Listener, Op, OpenOptions, Output, Token, Unpark,
     available_cores, spawn_pinned,
@@ -419,7 +420,7 @@ fn is_in_use(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::lock::tests::held_by_nobody;
+    use crate::owned::lock::tests::held_by_nobody;
 
     #[test]
     fn files_that_are_locked_do_not_hold_up_other_work() {

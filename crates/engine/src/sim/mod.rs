@@ -10,17 +10,14 @@
 pub mod disk;
 mod driver;
 mod flight;
-mod handle;
 mod net;
-mod rng;
 mod storage;
 mod trace;
 mod world;
 
 pub use disk::{Crash, Disk, DiskOptions, Effect, Fault, Image, Moment, Operation, State, UnmapReads};
 pub use driver::SimDriver;
-pub use rng::Rng;
 pub use trace::Traced;
 pub use world::World;
 
-pub(crate) use handle::SimHandle;
+pub use crate::rng::Rng;

@@ -7,10 +7,10 @@ use slab::Slab;
 use spindle_mem::{Buffers, IoBuf};
 
 use super::flight::Flight;
-use super::handle::SimObject;
-use super::rng::Rng;
 use super::world::HandleMaker;
 use crate::handle::Body;
+use crate::rng::Rng;
+use crate::sim_handle::SimObject;
 use crate::{Address, Op, Output, ReceivePool, Shutdown, Socket};
 
 /// Bytes in transit in one direction; further sends wait.

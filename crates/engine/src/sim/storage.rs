@@ -8,9 +8,9 @@ use spindle_mem::Buffers;
 
 use super::disk::{Disk, DiskOptions, FlushTicket, UnmapReads};
 use super::flight::Flight;
-use super::handle::SimObject;
 use super::world::HandleMaker;
 use crate::handle::Body;
+use crate::sim_handle::SimObject;
 use crate::{Asker, Direct, File, FileInfo, Op, OpenOptions, Output};
 
 /// Disks by path, open files by number.

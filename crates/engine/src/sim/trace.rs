@@ -1,6 +1,6 @@
 //! The running hash of all events in a world.
 
-use super::rng::mix;
+use crate::rng::mix;
 
 /// A value that can be fed into the trace.
 pub trait Traced {

@@ -11,14 +11,14 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::flight::Flights;
-use super::handle::{Closed, SimHandle, SimObject};
 use super::net::Net;
-use super::rng::{Rng, mix};
 use super::storage::Storage;
 use super::trace::Trace;
 use super::{Disk, Traced};
 use crate::engine_id::EngineId;
 use crate::handle::{Body, FileInner, ListenerInner, SocketInner};
+use crate::rng::{Rng, mix};
+use crate::sim_handle::{Closed, SimHandle, SimObject};
 use crate::{Address, Completion, File, FileInfo, Listener, Socket, Time, Unpark};
 
 /// Looks at the world (a turn, a poll, a reading of the clock) at one instant before the clock moves anyway:

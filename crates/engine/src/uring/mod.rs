@@ -24,7 +24,7 @@ use self::ring::Ring;
 use crate::engine_id::EngineId;
 use crate::os::{Clock, JobResults, Waker, Workers, clock, sockets};
 use crate::places::Places;
-use crate::sim::Rng;
+use crate::rng::Rng;
 use crate::{
     Address, Completion, Driver, EngineError, Op, Output, Socket, SystemCalls, Time, Token, Unparker,
 };

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use spindle_engine::{Address, Completion, Interest, Op, Output, ReceivePool, Socket, Token};
+use spindle_engine::{Address, Completion, EngineKind, Interest, Op, Output, ReceivePool, Socket, Token};
 use spindle_mem::{IoBuf, Pool};
 
 use super::{Bench, buffer, bytes_of, pattern};
@@ -93,6 +93,22 @@ pub fn a_silent_stream_that_receives_holds_no_buffer(bench: &mut Bench) {
     // The system lets go of its buffers in its own time.
     bench.sleep_a_little();
     assert_eq!(memory.lent(), 0, "nothing receives any more");
+}
+
+pub fn a_silent_stream_waits_for_bytes_although_there_is_no_memory(bench: &mut Bench) {
+    // The kernel wants a buffer when a receive that goes on begins, and says so at once.
+    if bench.engine.kind() == EngineKind::IoUring {
+        return;
+    }
+    let (memory, pool) = pool(8);
+    let (a, b) = bench.pair();
+    let taken: Vec<IoBuf> = std::iter::from_fn(|| memory.get(SIZE).ok()).collect();
+    let receive = bench.recv_many(&b, &pool);
+    bench.sleep_a_little();
+    assert!(!bench.is_done(receive), "nothing has come that needs memory");
+    drop(taken);
+    assert_eq!(bench.output(Op::Send { socket: a, buffers: buffer(&[7]) }).bytes(), 1);
+    assert_eq!(bench.received(receive)[..], [7]);
 }
 
 pub fn what_comes_is_received_in_order_and_the_end_of_the_stream_is_the_last(bench: &mut Bench) {

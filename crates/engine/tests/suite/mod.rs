@@ -40,6 +40,7 @@ macro_rules! with_every_test {
             many:
                 connections_are_accepted_as_they_come_until_that_is_cancelled,
                 a_silent_stream_that_receives_holds_no_buffer,
+                a_silent_stream_waits_for_bytes_although_there_is_no_memory,
                 what_comes_is_received_in_order_and_the_end_of_the_stream_is_the_last,
                 a_receive_that_finds_no_memory_ends_and_loses_nothing,
                 a_receive_cancelled_in_the_middle_takes_nothing_meant_for_the_next,

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod bases;
+mod copying;
 mod degraded;
 mod deletion;
 mod extents;
@@ -12,5 +13,6 @@ mod names;
 mod parents;
 mod races;
 mod removal;
+mod stuck;
 mod support;
 mod unnamed;

@@ -8,6 +8,7 @@
 
 mod context;
 mod error;
+mod limits;
 mod negotiation;
 mod offer;
 mod option;
@@ -19,18 +20,10 @@ mod text;
 
 pub use context::{Context, Contexts};
 pub use error::{ErrorCode, Violation};
+pub use limits::{MAX_EXTENTS, MAX_PAYLOAD, MAX_STRING};
 pub use negotiation::{Advance, Agreed, Encryption, Negotiation, Query, Refusal};
 pub use offer::{BlockSizes, Offer, TransmissionFlags};
 pub use option::MAX_OPTION;
 pub use request::{CommandFlags, REQUEST_LEN, Request};
 pub use rules::{Checked, Command, Rules};
 pub use text::shortened;
-
-/// Longest name of an export, and longest query for a metadata context, in bytes.
-pub const MAX_STRING: usize = 4096;
-
-/// The most bytes in one read or write.
-pub const MAX_PAYLOAD: u32 = 32 << 20;
-
-/// The most extents in one reply to a block status request.
-pub const MAX_EXTENTS: usize = 16 << 10;

@@ -1,4 +1,5 @@
-//! The time that a client has to read its last replies.
+//! The times that a connection has when it is told to end: the client, to read the last replies; the device, to end
+//! requests.
 
 use std::pin::Pin;
 use std::task::Context;
@@ -6,7 +7,7 @@ use std::time::Duration;
 
 use spindle_reactor::{Sleep, Time, now, sleep};
 
-/// Runs while replies are being sent: a client that reads is not closed for a device that takes its time.
+/// Runs only while it is waited for: a client that reads is not closed for a device that takes its time.
 pub(super) struct Grace {
     left: Duration,
     running: Option<(Time, Pin<Box<Sleep>>)>,
@@ -20,7 +21,7 @@ impl Grace {
     /// Lets the time run or stand still; true once it is over. The task is woken then.
     pub(super) fn is_over(&mut self, runs: bool, cx: &mut Context<'_>) -> bool {
         if !runs {
-            // Together for all sends: otherwise a client could begin a new one for ever.
+            // Together for all waits: otherwise a client could begin a new send for ever.
             if let Some((since, _)) = self.running.take() {
                 self.left = self.left.saturating_sub(now().since(since));
             }

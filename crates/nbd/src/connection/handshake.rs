@@ -62,10 +62,11 @@ pub(crate) async fn run(server: Arc<Shared>, control: Arc<Control>, socket: Sock
     spindle_reactor::tell("nbd", || {
         format!("client {name} uses export {:?}", shortened(&exported.export.name))
     });
-    let session = Session::new(channel, exported, agreed.rules, server.pool.clone(), control.clone());
+    let (pool, patience) = (server.pool.clone(), server.options.patience);
+    let session = Session::new(channel, exported, agreed.rules, pool, control.clone(), patience);
     let violation = transmit(&mut stream, session.clone(), server.clone(), &early).await;
     // The client is gone, so a failure is only counted.
-    if session.dirty.get() && session.channel.flush().await.is_err() {
+    if session.dirty.get() && !session.flush_at_end().await {
         server.flush_failed(&session.exported);
     }
     // Its last bytes, too, wait for a client that does not read.

@@ -3,8 +3,11 @@
 //! Runs as a future in one of the connection's [slots](super::slots). Requests that do not match the device's
 //! blocks are served by reading and writing the blocks around them.
 
+use std::future::{Future, poll_fn};
 use std::ops::Range;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use spindle_block::{IoError, IoErrorKind};
 use spindle_mem::{Buffers, IoBuf};
@@ -75,23 +78,8 @@ impl Failure {
 
 /// Carries out a request.
 pub(crate) async fn perform(session: Rc<Session>, work: Work) -> Reply {
-    let Work { cookie, command, payload, cost } = work;
-    let body = match command {
-        Command::Read { offset, len } => session.read(offset, len).await,
-        Command::Write { len: 0, fua, .. } => session.persist(fua).await,
-        Command::Write { offset, fua, .. } => match payload {
-            Some(payload) => session.write(offset, payload, fua).await,
-            None => Ok(Body::Nothing),
-        },
-        // Read-ahead would gain nothing over the caches of the layers below.
-        Command::Cache { .. } | Command::Disconnect => Ok(Body::Nothing),
-        Command::Flush => session.flush().await,
-        Command::Trim { offset, len, fua } => session.trim(offset, len, fua).await,
-        Command::WriteZeroes { offset, len, fua, no_hole, fast } => {
-            session.write_zeroes(offset, len, fua, no_hole, fast).await
-        }
-        Command::BlockStatus { offset, len, one } => session.status(cookie, offset, len, one).await,
-    };
+    let (cookie, cost) = (work.cookie, work.cost);
+    let body = unless_given_up(&session, session.outcome_of(work)).await;
     let body = match session.control.told() {
         Stop::No => body.map_err(Failure::of_staying),
         Stop::Gently | Stop::AtOnce => body,
@@ -100,6 +88,42 @@ pub(crate) async fn perform(session: Rc<Session>, work: Work) -> Reply {
 }
 
 type Outcome = Result<Body, Failure>;
+
+/// The outcome of a request, or that the device keeps it and it was given up. It is dropped then; blocks that the device may
+/// still change are kept from other writes.
+async fn unless_given_up(session: &Session, request: impl Future<Output = Outcome>) -> Outcome {
+    let mut request = pin!(request);
+    poll_fn(|cx| match request.as_mut().poll(cx) {
+        Poll::Pending if session.has_given_up() => {
+            let text = "the export is going away, and its device has not ended the request".to_owned();
+            Poll::Ready(Err(Failure { code: ErrorCode::ShuttingDown, text }))
+        }
+        polled => polled,
+    })
+    .await
+}
+
+impl Session {
+    async fn outcome_of(&self, work: Work) -> Outcome {
+        let Work { cookie, command, payload, .. } = work;
+        match command {
+            Command::Read { offset, len } => self.read(offset, len).await,
+            Command::Write { len: 0, fua, .. } => self.persist(fua).await,
+            Command::Write { offset, fua, .. } => match payload {
+                Some(payload) => self.write(offset, payload, fua).await,
+                None => Ok(Body::Nothing),
+            },
+            // Read-ahead would gain nothing over the caches of the layers below.
+            Command::Cache { .. } | Command::Disconnect => Ok(Body::Nothing),
+            Command::Flush => self.flush().await,
+            Command::Trim { offset, len, fua } => self.trim(offset, len, fua).await,
+            Command::WriteZeroes { offset, len, fua, no_hole, fast } => {
+                self.write_zeroes(offset, len, fua, no_hole, fast).await
+            }
+            Command::BlockStatus { offset, len, one } => self.status(cookie, offset, len, one).await,
+        }
+    }
+}
 
 impl Session {
     fn block(&self) -> u64 {

@@ -99,6 +99,13 @@ impl<F: Future> Slots<F> {
         Some(output)
     }
 
+    /// Has all futures polled the next time.
+    pub(crate) fn wake_all(&self) {
+        for place in 0..self.places.len() {
+            self.woken.places[place / 64].fetch_or(1 << (place % 64), Ordering::AcqRel);
+        }
+    }
+
     /// Polls woken futures, and passes their outputs to `each`.
     pub(crate) fn poll_woken(&mut self, mut each: impl FnMut(F::Output)) {
         for word in 0..WORDS {

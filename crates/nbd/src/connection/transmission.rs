@@ -190,6 +190,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
         self.slots.belong_to(cx);
         self.stream.belong_to(cx);
         self.obey();
+        self.watch_kept(cx);
         self.take_sent();
         self.take_replies();
         if std::mem::take(&mut self.begun) > 0 {
@@ -232,6 +233,14 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
             self.phase = Phase::Broken;
             self.waiting = None;
             self.stream.cancel();
+        }
+    }
+
+    /// Gives up requests that the device has kept for too long since the connection was told to end.
+    fn watch_kept(&mut self, cx: &mut Context<'_>) {
+        if self.session.is_kept_too_long(self.slots.len() > 0, cx) && !self.session.has_given_up() {
+            self.session.give_up();
+            self.slots.wake_all();
         }
     }
 

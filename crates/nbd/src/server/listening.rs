@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use spindle_engine::{Address, Completion, Listener, Op, Output, Peer, Socket, Time};
+use spindle_engine::{Address, Completion, Listener, Op, Output, Peer, Socket};
 use spindle_reactor::{
-    OpSink, ReportLevel, Thread, WaitList, cancel_op, now, op, report, sleep, spawn_local, submit_op,
+    FailedAccepts, OpSink, Thread, WaitList, cancel_op, now, op, sleep, spawn_local, submit_op,
 };
 
 use super::Shared;
@@ -26,15 +26,6 @@ const BACKLOG: u32 = 128;
 
 /// How long a TCP client may be silent before the system probes it.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
-
-/// The pause after a failed accept, as with too many open files.
-const REST: Duration = Duration::from_millis(100);
-
-/// How often failed accepts are reported at most.
-const REPORTED: Duration = Duration::from_secs(60);
-
-/// ENFILE and EMFILE: the machine's open files, and this process's.
-const TOO_MANY_FILES: [i32; 2] = [23, 24];
 
 /// Ends a listener, and reports that it has ended.
 #[derive(Default)]
@@ -133,7 +124,7 @@ impl Accepted {
 async fn accept(server: &Arc<Shared>, listener: Listener, tls: Option<Tls>, end: &End) {
     let accepted = Rc::<Accepted>::default();
     let sink: Rc<dyn OpSink> = accepted.clone();
-    let mut failures = Failures::default();
+    let mut failed = FailedAccepts::of("nbd");
     loop {
         let id = submit_op(Op::Accept { listener: listener.clone() }, &sink, 0);
         let (result, ended) = {
@@ -172,48 +163,12 @@ async fn accept(server: &Arc<Shared>, listener: Listener, tls: Option<Tls>, end:
             }
             _ if ended => return,
             Ok(_) => {}
-            Err(error) => {
-                failures.report(listener.address(), &error);
-                sleep(REST).await;
-            }
+            Err(error) => failed.note(listener.address(), &error).await,
         }
         if ended {
             return;
         }
     }
-}
-
-/// The accepts of a listener that failed.
-#[derive(Default)]
-struct Failures {
-    reported: Option<Time>,
-}
-
-impl Failures {
-    /// Reports one, unless another one was reported a short while ago.
-    fn report(&mut self, address: &Address, error: &io::Error) {
-        if self.is_due(now()) {
-            report(ReportLevel::Error, "nbd", || not_accepted(address, error));
-        }
-    }
-
-    fn is_due(&mut self, now: Time) -> bool {
-        let due = self.reported.is_none_or(|before| now.since(before) >= REPORTED);
-        if due {
-            self.reported = Some(now);
-        }
-        due
-    }
-}
-
-fn not_accepted(address: &Address, error: &io::Error) -> String {
-    let remedy = match error.raw_os_error() {
-        Some(errno) if TOO_MANY_FILES.contains(&errno) => {
-            "; clients wait until another one leaves: raise the hard limit of open files (ulimit -Hn, LimitNOFILE=)"
-        }
-        _ => "",
-    };
-    format!("a client of {address} cannot be accepted: {error}{remedy}")
 }
 
 /// Serves an accepted connection.
@@ -233,24 +188,5 @@ pub(crate) async fn stop_all(listeners: Vec<Accepting>) {
     listeners.iter().for_each(|accepting| accepting.end.raise(&accepting.end.asked));
     for accepting in listeners {
         accepting.end.raised(&accepting.end.over).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failed_accepts_are_reported_once_a_minute_with_the_address_and_the_remedy() {
-        let (mut failures, start) = (Failures::default(), Time(1_000_000_000));
-        let mut due = |after| failures.is_due(start + Duration::from_millis(after));
-        assert_eq!([0, 100, 59_999, 60_000, 60_100].map(&mut due), [true, false, false, true, false]);
-        let address = Address::Tcp("127.0.0.1:10809".parse().expect("an address"));
-        for errno in TOO_MANY_FILES {
-            let said = not_accepted(&address, &io::Error::from_raw_os_error(errno));
-            assert!(said.contains("127.0.0.1:10809") && said.contains("ulimit -Hn"), "{said}");
-        }
-        let said = not_accepted(&address, &io::Error::from_raw_os_error(12));
-        assert!(said.contains("memory") && !said.contains("ulimit"), "{said}");
     }
 }

@@ -155,7 +155,8 @@ impl Server {
 
     /// Removes an export. Its requests under way are answered, later ones refused as shutting down, and its
     /// connections closed; a client that does not read its replies has [a while](Options::grace). A request that
-    /// the device keeps is waited for. When this returns the server has no channel to the device. If the future is
+    /// the device keeps for [too long](Options::patience) is answered as shutting down: its write may still be done, but
+    /// not after another of the same blocks. When this returns the server has no channel to the device. If the future is
     /// dropped, the removal goes on.
     ///
     /// # Errors

@@ -41,11 +41,14 @@ pub struct Options {
     /// are being sent, not that which a device needs for a request. And how long the removal of a bdev waits for requests
     /// of its export before they end as removed.
     pub grace: Duration,
+    /// How long the end of an export or of the server waits for requests that the device keeps. They are answered as
+    /// shutting down then, and the connections closed.
+    pub patience: Duration,
 }
 
 impl Default for Options {
     /// 2048 connections, 1024 of one origin, 1024 that leave, 64 a second in vain, 256 that wait, ten seconds, 256 MiB,
-    /// 128 of one origin, thirty seconds, five seconds twice.
+    /// 128 of one origin, thirty seconds, five seconds twice, thirty seconds.
     fn default() -> Options {
         Options {
             connections: 2048,
@@ -59,6 +62,7 @@ impl Default for Options {
             stalled: Duration::from_secs(30),
             withheld: Duration::from_secs(5),
             grace: Duration::from_secs(5),
+            patience: Duration::from_secs(30),
         }
     }
 }

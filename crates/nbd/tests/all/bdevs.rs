@@ -8,7 +8,7 @@ use spindle_bdev::modules::delay::{self, DelaySpec};
 use spindle_bdev::modules::error::{self, Effect, ErrorSpec, Injection, Target};
 use spindle_bdev::modules::malloc::{self, MallocSpec};
 use spindle_bdev::modules::null::{self, NullSpec};
-use spindle_bdev::{Bdev, ClaimKind, OpenOptions, Registry};
+use spindle_bdev::{Bdev, ClaimType, OpenOptions, Registry};
 use spindle_block::Operation;
 use spindle_lvol::{LvolSpec, LvolStore, Lvols, StoreSpec};
 use spindle_nbd::{BdevExport, ExportError, ExportOptions, Options, Server};
@@ -102,6 +102,80 @@ fn the_removal_of_a_bdev_ends_the_requests_that_its_device_keeps() {
     });
 }
 
+/// Has "EE_M0" keep requests of one kind until it is removed.
+fn keep(registry: &Registry, operation: Operation, count: u32) {
+    let kept = Injection { effect: Effect::Pending, count, queue_depth: 0 };
+    error::inject(registry, "EE_M0", Target::One(operation), kept).unwrap();
+}
+
+#[test]
+fn the_end_of_an_export_or_of_the_server_answers_requests_that_the_device_keeps_for_ever() {
+    with_registry(&KINDS[..2], async |registry: Registry, server: Server| {
+        ram(&registry, "M0", 1).await;
+        error::create(&registry, ErrorSpec { base: "M0".into(), uuid: None }).await.unwrap();
+        for stops in [false, true] {
+            server.export_bdev("EE_M0", BdevExport::default()).unwrap();
+            let mut client = Client::new(&server, "EE_M0", SIMPLE).await;
+            let mut gone = Client::new(&server, "EE_M0", SIMPLE).await;
+            keep(&registry, Operation::Read, 1);
+            keep(&registry, Operation::Write, 2);
+            let read = client.ask(READ, 0, 0, 512, &[]).await.unwrap();
+            let write = client.ask(WRITE, 0, 4096, 512, &[1; 512]).await.unwrap();
+            gone.ask(WRITE, 0, 512, 512, &[2; 512]).await.unwrap();
+            // They have come to the device.
+            assert_eq!((client.read(8192, 1).await, gone.read(8192, 1).await), (vec![0], vec![0]));
+            drop(gone);
+            let ending = spawn_local({
+                let server = server.clone();
+                async move {
+                    match stops {
+                        true => server.stop().await,
+                        false => server.remove_export("EE_M0").await.unwrap(),
+                    }
+                }
+            });
+            let mut replies = Vec::new();
+            for _ in 0..2 {
+                let reply = client.reply().await.unwrap();
+                replies.push((reply.cookie, reply.error));
+            }
+            replies.sort_unstable();
+            let mut expected = [(read, SHUTDOWN), (write, SHUTDOWN)];
+            expected.sort_unstable();
+            assert_eq!(replies, expected, "it stops: {stops}");
+            assert!(client.is_closed().await);
+            assert_eq!(ending.await.unwrap().failed_flushes, 0);
+            assert_eq!(server.connections(), 0);
+            if !stops {
+                assert_eq!(registry.get("EE_M0").unwrap().descriptors(), 0);
+                server.export_bdev("EE_M0", BdevExport::default()).unwrap();
+                let mut next = Client::new(&server, "EE_M0", SIMPLE).await;
+                next.write(4096, &[3; 512]).await;
+                assert_eq!(next.read(4096, 1).await, [3], "no earlier write is done later");
+                server.remove_export("EE_M0").await.unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn the_end_of_an_export_counts_a_last_flush_that_the_device_keeps_for_ever_as_failed() {
+    with_registry(&KINDS[..2], async |registry: Registry, server: Server| {
+        ram(&registry, "M0", 1).await;
+        error::create(&registry, ErrorSpec { base: "M0".into(), uuid: None }).await.unwrap();
+        server.export_bdev("EE_M0", BdevExport::default()).unwrap();
+        keep(&registry, Operation::Flush, 2);
+        let mut staying = Client::new(&server, "EE_M0", SIMPLE).await;
+        let mut gone = Client::new(&server, "EE_M0", SIMPLE).await;
+        staying.write(0, &[1; 512]).await;
+        gone.write(512, &[1; 512]).await;
+        drop(gone);
+        let ended = server.remove_export("EE_M0").await.unwrap();
+        assert_eq!((ended.failed_flushes, server.connections()), (2, 0));
+        assert_eq!(registry.get("EE_M0").unwrap().descriptors(), 0);
+    });
+}
+
 /// Exports a disk of 64 MiB as "D0", whose device takes longer for a write than clients have to read replies.
 async fn export_slow_writes(registry: &Registry, server: &Server) {
     ram(registry, "M0", 64).await;
@@ -191,7 +265,7 @@ fn a_bdev_that_is_not_there_or_claimed_is_not_exported() {
         assert!(matches!(found, Err(ExportError::Bdev { .. })), "{found:?}");
         ram(&registry, "M0", 1).await;
         let claim = Bdev::open("M0").unwrap();
-        claim.claim(ClaimKind::Exclusive, "a test", "").unwrap();
+        claim.claim(ClaimType::Exclusive, "a test", "").unwrap();
         let error = server.export_bdev("M0", BdevExport::default()).unwrap_err().to_string();
         assert!(error.contains("M0") && error.contains("a test"), "{error}");
         let options = ExportOptions { read_only: true, ..ExportOptions::default() };

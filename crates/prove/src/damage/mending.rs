@@ -7,10 +7,11 @@ use spindle_engine::sim::{Image, Rng};
 use spindle_format::check::{Finding, mend};
 use spindle_format::{BlobId, Change};
 
+use super::broken::Broken;
 use super::contents::{Allowed, lost};
 use super::named::{damaged, is_named, is_pending, is_traceless};
 use super::source::Base;
-use super::{Broken, State};
+use super::state::State;
 
 /// The rule that a repair writes nothing after the metadata.
 const DATA: &str = "a repair writes metadata only";

@@ -12,48 +12,35 @@
 //! Not promised: detecting damage that leaves a valid page (a stale page, or a page with a new checksum).
 //! Such a store must only not get worse.
 
+pub mod broken;
 pub mod contents;
 pub mod kinds;
 pub mod mending;
 pub mod named;
 pub mod report;
 pub mod source;
+pub mod state;
 pub mod writing;
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use spindle_engine::sim::{Image, Rng};
-use spindle_format::check::{Examination, examine};
+use spindle_format::check::examine;
 
+use broken::Broken;
 use contents::readable;
 use kinds::Damage;
 use report::{DamageReport, Outcome, Violation};
 use source::{Base, Fixture, Source};
+use state::State;
 
 /// Damaged images per seed.
 pub const IMAGES: u64 = 100;
 
 /// One in this many seeds damages an image that SPDK wrote, if there are any.
 const FIXTURES_EVERY: u64 = 4;
-
-/// A broken rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broken {
-    /// The rule, always in the same words.
-    pub rule: &'static str,
-    /// The details.
-    pub what: String,
-}
-
-impl Broken {
-    /// Creates it.
-    pub fn new(rule: &'static str, what: impl Into<String>) -> Broken {
-        Broken { rule, what: what.into() }
-    }
-}
 
 /// Selects the images to judge.
 #[derive(Clone, Default)]
@@ -203,31 +190,4 @@ impl Case {
         }
         (self, broken)
     }
-}
-
-/// The contents and findings of an image.
-pub struct State {
-    /// The readable contents.
-    pub readable: contents::Readable,
-    /// The findings of a check.
-    pub examined: Examination,
-}
-
-impl State {
-    /// Examines an image.
-    ///
-    /// # Errors
-    /// The image holds no store that can be loaded.
-    pub fn of(base: &Base, image: &Image) -> Result<State, Broken> {
-        let lost = |error| Broken::new("a store that could be loaded can be loaded", format!("{error}"));
-        let examined = examine(&base.medium(image)).map_err(lost)?;
-        Ok(State { readable: readable(&base.ground, image, &examined.store), examined })
-    }
-}
-
-/// Counts violations by rule.
-pub fn by_rule(violations: &[Violation]) -> BTreeMap<&'static str, u64> {
-    let mut counts = BTreeMap::new();
-    violations.iter().for_each(|one| *counts.entry(one.broken.rule).or_default() += 1);
-    counts
 }

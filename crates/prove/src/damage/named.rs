@@ -9,9 +9,10 @@ use spindle_format::page::Page;
 use spindle_format::repair::RepairReason;
 use spindle_format::{BlobId, DamagedBlob, PAGE_SIZE, PageIdx};
 
+use super::broken::Broken;
 use super::contents::{Allowed, lost, readable};
 use super::source::Base;
-use super::{Broken, State};
+use super::state::State;
 
 /// The high word of the id that a copy of a page carries.
 const COPY: u64 = 0x434f_5049;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write as _;
 
+use super::broken::Broken;
 use super::kinds::Damage;
-use super::{Broken, by_rule};
 
 /// The result of a check of a damaged image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,4 +108,11 @@ impl DamageReport {
         }
         text
     }
+}
+
+/// Counts violations by rule.
+pub fn by_rule(violations: &[Violation]) -> BTreeMap<&'static str, u64> {
+    let mut counts = BTreeMap::new();
+    violations.iter().for_each(|one| *counts.entry(one.broken.rule).or_default() += 1);
+    counts
 }

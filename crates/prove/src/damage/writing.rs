@@ -14,10 +14,11 @@ use spindle_format::{PAGE_SIZE, PageIdx};
 use spindle_mem::IoBuf;
 use spindle_reactor::{Runtime, timeout};
 
+use super::broken::Broken;
 use super::contents::{Allowed, Contents, lost};
 use super::named::{damaged, hidden, is_hit, is_named, is_traceless};
 use super::source::Base;
-use super::{Broken, State};
+use super::state::State;
 
 /// An operation that takes longer than this in simulated time counts as hung.
 const LONGEST: Duration = Duration::from_secs(20);

@@ -61,8 +61,8 @@ impl Drop for Entered {
 /// Replaces the current thread; returns the previous one.
 #[inline]
 fn exchange(core: Option<Rc<ThreadCore>>) -> Option<Rc<ThreadCore>> {
-    let before = CURRENT.with(|current| current.replace(ManuallyDrop::new(core)));
-    ManuallyDrop::into_inner(before)
+    let replace = |current: &RefCell<_>| current.replace(ManuallyDrop::new(core));
+    ManuallyDrop::into_inner(CURRENT.try_with(replace).expect("a thread-local without a destructor"))
 }
 
 /// Notes what the current task is about to wait for; the last note before the task yields counts.

@@ -194,10 +194,13 @@ impl ThreadCore {
     /// True if a turn at `now` would find work.
     #[inline]
     pub(crate) fn has_work(&self, now: Time) -> bool {
-        !self.messages.borrow().is_empty()
-            || self.tasks.ready() > 0
-            || self.pollers.has_work()
-            || self.next_deadline().is_some_and(|deadline| deadline <= now)
+        self.has_calls() || self.next_deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// True if a turn would find work, whatever the time is.
+    #[inline]
+    pub(crate) fn has_calls(&self) -> bool {
+        !self.messages.borrow().is_empty() || self.tasks.ready() > 0 || self.pollers.has_work()
     }
 
     /// The time at which the thread needs its next turn even if nothing arrives.

@@ -93,8 +93,10 @@ impl Thread {
         self.shared.send(f)
     }
 
-    /// Makes and runs a future *there* and brings its result *here*. Dropping it cancels the future there. A panic
-    /// there becomes an error; the thread continues.
+    /// Calls an async closure *there*, runs its future *there*, and brings the result *here*. Takes the closure, not a
+    /// future, as in `worker.run(async move || answer(question).await)`: what it captures goes to the thread, and its
+    /// future, which stays there, need not be `Send`. Dropping the call cancels the future there. A panic there becomes
+    /// an error; the thread continues.
     ///
     /// Nothing happens before the first poll. Await it on the thread that first polled it.
     #[track_caller]
@@ -106,7 +108,7 @@ impl Thread {
         Run::new(self.clone(), f)
     }
 
-    /// As [`run`](Self::run), for a future that can fail: one error type for its own failures and for those of
+    /// As [`run`](Self::run), for a closure whose future can fail: one error type for its own failures and for those of
     /// the call, instead of a result in a result.
     ///
     /// # Errors

@@ -132,7 +132,7 @@ impl Reactor {
         let mut busy = self.receive();
         let sleeps_next = local.ready.is_empty() && self.sleeps_when_idle();
         busy |= self.reaped.hand_out(&local, self.was_idle, sleeps_next);
-        busy |= self.run_threads(now);
+        busy |= self.run_threads(&local, now);
         busy |= local.flush();
         local.wake_receivers();
         local.activity().begin(CallKind::Nothing, None);
@@ -208,8 +208,7 @@ impl Reactor {
 
     /// Gives each listed thread its turn. A thread that is listed meanwhile has it in this turn of the
     /// reactor too, if it has not had one yet.
-    fn run_threads(&mut self, now: Time) -> bool {
-        let local = self.local.clone();
+    fn run_threads(&mut self, local: &Local, now: Time) -> bool {
         local.begin_turn(now);
         self.ran.clear();
         self.alone = None;
@@ -232,9 +231,10 @@ impl Reactor {
                 local.end(&core);
                 turns += 1;
                 busy = true;
-            } else if core.pollers.has_active() || core.has_work(now) {
+            } else if core.pollers.has_active() || core.has_calls() {
                 local.ready.put_back(core);
             } else {
+                // Also one that is due again already: the next turn takes it from there.
                 local.ready.leave(&core, core.next_deadline());
             }
         }

@@ -249,6 +249,20 @@ fn sleeping_takes_at_least_its_time_also_after_a_long_call_in_the_same_turn() {
 }
 
 #[test]
+fn a_wait_ends_behind_more_waits_than_a_turn_ends_which_wake_no_task() {
+    everywhere(|runtime| {
+        let ended = runtime.run(async || {
+            let mut others: Vec<_> = (0..30).map(|_| Box::pin(sleep(Duration::from_millis(5)))).collect();
+            let noop = &mut std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(others.iter_mut().all(|other| other.as_mut().poll(noop).is_pending()));
+            sleep(Duration::from_millis(5)).await;
+            others.iter_mut().all(|other| other.as_mut().poll(noop).is_ready())
+        });
+        assert!(ended.unwrap(), "those that began before end before");
+    });
+}
+
+#[test]
 fn an_interval_of_0_ticks_once_a_turn_and_leaves_others_theirs() {
     everywhere(|runtime| {
         let outcome = runtime.run(async || {

@@ -1,5 +1,7 @@
 //! Parameters: SPDK's rules for what is missing, unknown, twice, null or of another type.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 use spindle_rpc::{Limits, Parsed, Parser, Value, from_value, names};
 
@@ -13,6 +15,15 @@ struct Create {
     names: Option<Vec<String>>,
     level: Option<Level>,
     shift: Option<i32>,
+    pair: Option<(u8, u8)>,
+    path: Option<PathBuf>,
+    inner: Option<Inner>,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+struct Inner {
+    depth: u16,
 }
 
 #[derive(Debug, Deserialize, PartialEq)]
@@ -45,40 +56,74 @@ fn what_is_right_is_decoded() {
         names: Some(vec!["a".to_owned()]),
         level: Some(Level::Info),
         shift: Some(-1),
+        pair: None,
+        path: None,
+        inner: None,
     };
     assert_eq!(decode(text), Ok(expected));
     assert_eq!(decode(r#"{"num_blocks":8}"#).unwrap().name, None);
 }
 
 #[test]
-fn what_is_wrong_is_refused_with_the_member_and_the_reason() {
-    let cases = [
-        (r#"{}"#, "'num_blocks' is missing"),
-        (r#"[]"#, "is an array, not an object"),
-        (r#"{"num_blocks":8,"nope":1}"#, "no parameter is called 'nope'; known: name, num_blocks"),
-        (r#"{"num_blocks":8,"num_blocks":8}"#, "'num_blocks' is given twice"),
-        (r#"{"num_blocks":8,"NAME":"x"}"#, "'NAME'"),
-        (r#"{"num_blocks":"8"}"#, "'num_blocks' is a string, not u64"),
-        (r#"{"num_blocks":null}"#, "'num_blocks' is null"),
-        (r#"{"num_blocks":8.5}"#, "'num_blocks' 8.5: is not an integer"),
-        (r#"{"num_blocks":-8}"#, "'num_blocks' -8: is negative"),
+fn what_is_wrong_is_refused_in_plain_words_with_the_member_what_it_is_and_what_it_should_be() {
+    const KNOWN: &str = "name, num_blocks, block_size, read_only, names, level, shift, pair, path, inner";
+    let unknown = |name: &str| format!("no parameter is called '{name}'; known: {KNOWN}");
+    let not = |given: &str, expected: &str| format!("{given}, not {expected}");
+    let (u64s, u32s) = ("an integer from 0 to 18446744073709551615", "an integer from 0 to 4294967295");
+    let i32s = "an integer from -2147483648 to 2147483647";
+    for (text, said) in [
+        (r#"{}"#, "'num_blocks' is missing".to_owned()),
+        (r#"[]"#, not("'params' is an array", "an object")),
+        (r#""x""#, not("'params' is \"x\"", "an object")),
+        (r#"{"num_blocks":8,"nope":1}"#, unknown("nope")),
+        (r#"{"num_blocks":8,"NAME":"x"}"#, unknown("NAME")),
+        (r#"{"num_blocks":8,"num_blocks":8}"#, "'num_blocks' is given twice; give it once".to_owned()),
+        (r#"{"num_blocks":"8"}"#, not("'num_blocks' is \"8\"", u64s)),
+        (r#"{"num_blocks":null}"#, not("'num_blocks' is null", u64s)),
+        (r#"{"num_blocks":true}"#, not("'num_blocks' is true", u64s)),
+        (r#"{"num_blocks":[8]}"#, not("'num_blocks' is an array", u64s)),
+        (r#"{"num_blocks":{}}"#, not("'num_blocks' is an object", u64s)),
+        (r#"{"num_blocks":8.5}"#, not("'num_blocks' is 8.5", u64s)),
+        (r#"{"num_blocks":-8}"#, not("'num_blocks' is -8", u64s)),
+        (r#"{"num_blocks":18446744073709551616}"#, not("'num_blocks' is 18446744073709551616", u64s)),
+        (r#"{"num_blocks":8,"block_size":4294967296}"#, not("'block_size' is 4294967296", u32s)),
+        (r#"{"num_blocks":8,"block_size":"512"}"#, not("'block_size' is \"512\"", u32s)),
+        (r#"{"num_blocks":8,"shift":2147483648}"#, not("'shift' is 2147483648", i32s)),
+        (r#"{"num_blocks":8,"shift":-2147483649}"#, not("'shift' is -2147483649", i32s)),
+        (r#"{"num_blocks":8,"shift":false}"#, not("'shift' is false", i32s)),
+        (r#"{"num_blocks":8,"name":null}"#, not("'name' is null", "a string")),
+        (r#"{"num_blocks":8,"name":5}"#, not("'name' is 5", "a string")),
+        (r#"{"num_blocks":8,"path":5}"#, not("'path' is 5", "a string")),
         (
-            r#"{"num_blocks":8,"block_size":4294967296}"#,
-            "'block_size' is 4294967296, not a number from 0 to 4294967295",
+            r#"{"num_blocks":8,"name":"a\u0000b"}"#,
+            "'name' has a NUL character in it; leave that out".to_owned(),
         ),
-        (r#"{"num_blocks":8,"name":null}"#, "'name' is null, not a string"),
-        (r#"{"num_blocks":8,"name":5}"#, "'name' is a number, not a string"),
-        (r#"{"num_blocks":8,"name":"a\u0000b"}"#, "'name' has a NUL character in it"),
-        (r#"{"num_blocks":8,"read_only":1}"#, "'read_only'"),
-        (r#"{"num_blocks":8,"read_only":"true"}"#, "'read_only' is a string, not a boolean"),
-        (r#"{"num_blocks":8,"names":["a",1]}"#, "'names[1]' is a number, not a string"),
-        (r#"{"num_blocks":8,"names":"a"}"#, "'names' is a string, not a sequence"),
-        (r#"{"num_blocks":8,"level":"info"}"#, "'level' is \"info\", not one of ERROR, INFO"),
-        (r#"{"num_blocks":8,"shift":2147483648}"#, "'shift'"),
-    ];
-    for (text, said) in cases {
-        let error = decode(text).unwrap_err();
-        assert!(error.contains(said), "{text}: {error}");
+        (r#"{"num_blocks":8,"read_only":1}"#, not("'read_only' is 1", "true or false")),
+        (r#"{"num_blocks":8,"read_only":-1.5}"#, not("'read_only' is -1.5", "true or false")),
+        (r#"{"num_blocks":8,"read_only":null}"#, not("'read_only' is null", "true or false")),
+        (r#"{"num_blocks":8,"read_only":"true"}"#, not("'read_only' is \"true\"", "true or false")),
+        (r#"{"num_blocks":8,"read_only":[]}"#, not("'read_only' is an array", "true or false")),
+        (r#"{"num_blocks":8,"read_only":{}}"#, not("'read_only' is an object", "true or false")),
+        (r#"{"num_blocks":8,"names":["a",1]}"#, not("'names[1]' is 1", "a string")),
+        (r#"{"num_blocks":8,"names":"a"}"#, not("'names' is \"a\"", "an array")),
+        (r#"{"num_blocks":8,"names":{}}"#, not("'names' is an object", "an array")),
+        (r#"{"num_blocks":8,"level":"info"}"#, not("'level' is \"info\"", "one of ERROR, INFO")),
+        (r#"{"num_blocks":8,"level":5}"#, not("'level' is 5", "one of ERROR, INFO")),
+        (r#"{"num_blocks":8,"pair":[1]}"#, not("'pair' is an array of 1", "an array of 2")),
+        (r#"{"num_blocks":8,"pair":5}"#, not("'pair' is 5", "an array of 2")),
+        (r#"{"num_blocks":8,"pair":[1,256]}"#, not("'pair[1]' is 256", "an integer from 0 to 255")),
+        (r#"{"num_blocks":8,"inner":5}"#, not("'inner' is 5", "an object")),
+        (r#"{"num_blocks":8,"inner":{}}"#, "'inner.depth' is missing".to_owned()),
+        (
+            r#"{"num_blocks":8,"inner":{"width":1}}"#,
+            "in 'inner' no parameter is called 'width'; known: depth".to_owned(),
+        ),
+        (
+            r#"{"num_blocks":8,"inner":{"depth":"a\nb"}}"#,
+            not("'inner.depth' is \"a\\nb\"", "an integer from 0 to 65535"),
+        ),
+    ] {
+        assert_eq!(decode(text), Err(said), "{text}");
     }
 }
 
@@ -86,7 +131,7 @@ fn what_is_wrong_is_refused_with_the_member_and_the_reason() {
 fn the_names_of_parameters_are_known_without_a_value() {
     assert_eq!(
         names::<Create>(),
-        ["name", "num_blocks", "block_size", "read_only", "names", "level", "shift"]
+        ["name", "num_blocks", "block_size", "read_only", "names", "level", "shift", "pair", "path", "inner"]
     );
     assert!(names::<Vec<String>>().is_empty());
 }

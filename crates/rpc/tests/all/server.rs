@@ -153,6 +153,9 @@ fn a_call_is_answered_with_its_result_or_error() {
         assert_eq!(error.code, RpcError::METHOD_NOT_FOUND);
         let Err(ClientError::Answer(error)) = client.call("count", Some("{}")).await else { panic!() };
         assert_eq!(error, RpcError::new(RpcError::INVALID_PARAMS, "no parameters"));
+        let Err(ClientError::Answer(error)) = client.call("long", None).await else { panic!() };
+        let words = "Invalid parameters: this method needs parameters, and there are none; known: bytes";
+        assert_eq!(error, RpcError::new(RpcError::INVALID_PARAMS, words));
     });
 }
 
@@ -369,5 +372,25 @@ fn a_closing_server_sends_the_answers_that_are_there_and_frees_its_path() {
         assert_eq!(bench.server.take().unwrap().close().await, 1);
         assert!(reading.await.unwrap().len() > 200_000);
         drop(Bound::bind(&bench.path).await.unwrap());
+    });
+}
+
+#[test]
+fn a_closing_server_answers_a_call_that_ends_meanwhile_and_begins_no_other() {
+    run_on((0..3).map(EngineKind::Sim), async |mut bench| {
+        let client = bench.raw().await;
+        client.send(r#"{"id":1,"method":"wait"}"#).await;
+        while bench.counts.begun.get() == 0 {
+            yield_now().await;
+        }
+        let server = bench.server.take().unwrap();
+        let closing = spawn_local(async move { server.close().await });
+        yield_now().await;
+        client.send(r#"{"id":2,"method":"count"}"#).await;
+        bench.counts.open.set(true);
+        let answers = client.rest().await;
+        assert!(answers.contains(r#""id":1,"result":"waited""#), "{answers}");
+        assert!(!answers.contains(r#""id":2"#), "{answers}");
+        assert_eq!((closing.await.unwrap(), bench.counts.begun.get()), (1, 1));
     });
 }

@@ -279,7 +279,9 @@ impl Worker {
 fn opened(bdev: &Bdev) -> Result<Option<spindle_bdev::Desc>, String> {
     match bdev.descriptor(spindle_bdev::OpenOptions::new().write(true)) {
         Ok(desc) => Ok(Some(desc)),
-        Err(BdevError::BeingRemoved { .. } | BdevError::NoSuchBdev { .. }) => Ok(None),
+        Err(BdevError::BeingRemoved { .. } | BdevError::Gone { .. } | BdevError::NoSuchBdev { .. }) => {
+            Ok(None)
+        }
         Err(other) => Err(other.to_string()),
     }
 }

@@ -104,16 +104,25 @@ fn handle(signals: &Signals, requests: &mut StopRequests, now: Time, stop: &Stop
     }
 }
 
+/// Runs a test's work to its end on a reactor of a simulation.
+#[cfg(test)]
+pub(super) fn run_simulated<F, T>(work: F) -> T
+where
+    F: AsyncFnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    let simulation = spindle_reactor::Runtime::builder().reactors(1).engine(EngineKind::Sim(1));
+    simulation.build().unwrap().run(work).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use spindle_reactor::{Runtime, sleep, spawn_local};
+    use spindle_reactor::{sleep, spawn_local};
 
     #[test]
     fn work_that_waits_ends_once_a_stop_is_asked_for_and_other_work_at_its_own_end() {
-        let engine: EngineKind = "sim:1".parse().unwrap();
-        let runtime = Runtime::builder().reactors(1).engine(engine).build().unwrap();
-        let ended = runtime.run(async || {
+        let ended = run_simulated(async || {
             let stop = Stop::default();
             assert_eq!(stop.or(async { sleep(10 * LONGEST_WAIT).await }).await.unwrap(), ());
             let asked = stop.clone();
@@ -123,6 +132,6 @@ mod tests {
             }));
             stop.or(std::future::pending::<()>()).await
         });
-        assert!(matches!(ended, Ok(Err(Failure::Interrupted { code: 143 }))));
+        assert!(matches!(ended, Err(Failure::Interrupted { code: 143 })));
     }
 }

@@ -343,13 +343,10 @@ mod tests {
     use super::*;
     use spindle_block::Malloc;
     use spindle_mem::IoBuf;
-    use spindle_reactor::{EngineKind, Runtime};
 
     #[test]
     fn a_device_is_cleared_wholly_unless_a_stop_is_asked_for() {
-        let engine: EngineKind = "sim:1".parse().unwrap();
-        let runtime = Runtime::builder().reactors(1).engine(engine).build().unwrap();
-        let ended = runtime.run(async || {
+        let read = foreground::run_simulated(async || {
             const BYTES: u64 = 2 * CLEARED + 4096;
             let channel = Channel::open(Malloc::of_bytes("memory", BYTES).unwrap()).unwrap();
             let last = BYTES - 4096;
@@ -359,6 +356,6 @@ mod tests {
             clear(&channel, "memory", &Stop::default()).await.unwrap();
             channel.read(last, IoBuf::zeroed(4096)).await.1.to_vec()
         });
-        assert_eq!(ended.unwrap(), [0; 4096]);
+        assert_eq!(read, [0; 4096]);
     }
 }

@@ -176,20 +176,16 @@ fn failure(image: &ImageFile, error: MendError) -> Failure {
 mod tests {
     use super::*;
     use spindle_block::Malloc;
-    use spindle_reactor::{EngineKind, Runtime};
 
     #[test]
     fn a_repair_that_fails_in_the_middle_names_the_command_that_takes_it_back() {
-        let engine: EngineKind = "sim:1".parse().unwrap();
-        let runtime = Runtime::builder().reactors(1).engine(engine).build().unwrap();
-        let ended = runtime.run(async || {
+        let (whole, failed) = foreground::run_simulated(async || {
             let channel = Channel::open(Malloc::new("memory", 512, 8).unwrap()).unwrap();
             let write = |offset| Change::Write { offset, bytes: vec![1; 512] };
             let undo = undo_command(Path::new("my disk.img"), Path::new("disk.undo"));
             let whole = carry_out(&channel, &[write(0), Change::Flush], &undo).await;
             (whole, carry_out(&channel, &[write(0), write(1 << 20)], &undo).await)
         });
-        let (whole, failed) = ended.unwrap();
         whole.unwrap();
         let said = failed.unwrap_err().to_string();
         assert!(said.contains("of memory"), "{said}");

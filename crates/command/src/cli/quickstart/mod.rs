@@ -192,13 +192,14 @@ async fn volume_of(store: &LvolStore) -> Result<Lvol, Failure> {
 fn say_end(ended: &Ended, took: Duration) -> Result<(), Failure> {
     let closed = count((ended.rpc_connections + ended.nbd_connections) as u64, "connection");
     let seconds = took.as_secs_f64();
-    let flushed = match ended.failed_flushes {
-        0 => "all flushed, store clean".to_owned(),
-        failed => format!("{failed} flushes failed: what was written since may be lost"),
+    let flushed = match (ended.failed_flushes, ended.failed_unloads) {
+        (0, 0) => "all flushed, store clean".to_owned(),
+        (0, _) => "all flushed, store not unloaded cleanly: the next start recovers it".to_owned(),
+        (failed, _) => format!("{failed} flushes failed: what was written since may be lost"),
     };
     let print =
         |out: &mut Output| Ok(writeln!(out, "Stopped: {closed} closed, {flushed} ({seconds:.2} s).")?);
-    if ended.failed_flushes > 0 {
+    if ended.failed_flushes + ended.failed_unloads > 0 {
         return tell(|| format!("stopped: {closed} closed, {flushed}"), print);
     }
     let mut out = Output::stdout();

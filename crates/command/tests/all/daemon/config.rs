@@ -321,7 +321,7 @@ fn a_file_of_which_the_configuration_makes_a_bdev_is_exported_as_that_bdev() {
     let said = refused(folder, &[&["--file", "d.img"][..], &nbd].concat());
     assert!(said.contains("the file d.img cannot be served") && said.contains("another path"), "{said}");
     let said = refused(folder, &[&["--file", "e.img", "--file", "./e.img"][..], &nbd].concat());
-    assert!(said.contains("./e.img is named twice"), "{said}");
+    assert!(said.contains("the file e.img is given twice, also as ./e.img; remove one"), "{said}");
 }
 
 #[test]

@@ -219,8 +219,11 @@ fn a_dump_is_a_line_of_the_log_in_its_form() {
 #[test]
 fn a_log_that_cannot_be_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(fifo).status().unwrap().success());
     for (arguments, says) in [
         (["--log-file", "no/such/log"], "the log no/such/log cannot be opened"),
+        (["--log-file", "fifo"], "a FIFO that nothing reads; start its reader first"),
         (["-L", "nope"], "there is no log flag 'nope'"),
     ] {
         let run = spindle(folder.path()).args(SERVE).args(arguments).output().unwrap();

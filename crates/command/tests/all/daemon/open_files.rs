@@ -6,7 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use serde_json::{Value, json};
 
 use super::clients::{Nbd, Rpc, tcp_from};
 use super::support::Daemon;
@@ -38,11 +39,10 @@ fn limits(pid: u32) -> [String; 2] {
     [words.next().unwrap(), words.next().unwrap()]
 }
 
-/// The number of open files below a limit; one that was inherited may lie above it.
-fn open_below(pid: u32, limit: u32) -> usize {
-    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    let number = |name: std::ffi::OsString| name.to_str().unwrap().parse::<u32>().unwrap();
-    open.filter(|file| number(file.as_ref().unwrap().file_name()) < limit).count()
+/// Sets the soft limit of a process whose hard limit is 64.
+fn limit(pid: u32, files: u64) {
+    let limit = Rlimit { current: Some(files), maximum: Some(64) };
+    prlimit(Pid::from_raw(pid as i32), Resource::Nofile, limit).unwrap();
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn clients_of_one_host_leave_another_host_and_the_rpc_answered_where_few_files_m
     }
     let mut rpc: Vec<Rpc> = (0..4).map(|_| Rpc::connect(&folder.path().join("rpc.sock")).unwrap()).collect();
     for client in &mut rpc {
-        let exports = client.done("nbd_get_exports", &serde_json::Value::Null).unwrap();
+        let exports = client.done("nbd_get_exports", &Value::Null).unwrap();
         assert_eq!(exports[0]["name"], "disk.img");
     }
     drop(silent);
@@ -71,6 +71,36 @@ fn clients_of_one_host_leave_another_host_and_the_rpc_answered_where_few_files_m
     let log = fs::read_to_string(folder.path().join("log")).unwrap();
     assert!(log.contains("this process may open 64 files") && log.contains("ulimit -Hn"), "{log}");
     assert!(!log.contains("cannot be accepted"), "{log}");
+}
+
+#[test]
+fn rpc_clients_leave_nbd_clients_and_disks_their_files_where_few_may_be_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let (daemon, address) = serve(folder.path(), "ulimit -n 64");
+    let log = || fs::read_to_string(folder.path().join("log")).unwrap();
+    let said = log();
+    let (before, _) = said.split_once(" RPC clients are served at once").expect("the log has their number");
+    let most: usize = before.rsplit(' ').next().unwrap().parse().unwrap();
+    let socket = folder.path().join("rpc.sock");
+    let connect = || Rpc::connect(&socket).unwrap();
+    let mut served: Vec<Rpc> = (0..most).map(|_| connect()).collect();
+    for client in &mut served {
+        client.done("spdk_get_version", &Value::Null).unwrap();
+    }
+    let mut next = connect();
+    let silent: Vec<UnixStream> = (0..64).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    let mut clients: Vec<Nbd> = (0..4).map(|_| Nbd::from_host(FIRST, address, "disk.img").unwrap()).collect();
+    for client in &mut clients {
+        client.read(0, 4096).unwrap();
+    }
+    fs::File::create(folder.path().join("other.img")).unwrap().set_len(1 << 20).unwrap();
+    let other = json!({"name": "other", "filename": "other.img", "block_size": 512});
+    served[0].done("bdev_aio_create", &other).unwrap();
+    drop(served);
+    next.done("spdk_get_version", &Value::Null).unwrap();
+    drop(silent);
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+    assert!(!log().contains("cannot be accepted"), "{}", log());
 }
 
 #[test]
@@ -94,21 +124,23 @@ fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
 fn a_client_that_cannot_be_accepted_is_in_the_log_with_the_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let (daemon, address) = serve(folder.path(), "ulimit -n 64");
-    // The owner's own RPC clients may take all files.
-    let many: Vec<UnixStream> =
-        (0..64).map(|_| UnixStream::connect(folder.path().join("rpc.sock")).unwrap()).collect();
-    while open_below(daemon.pid(), 64) < 64 {
+    // Standard streams alone: as if the rest were open.
+    limit(daemon.pid(), 3);
+    let _nbd = tcp_from(FIRST, address);
+    let _rpc = UnixStream::connect(folder.path().join("rpc.sock")).unwrap();
+    let said = || {
+        let log = fs::read_to_string(folder.path().join("log")).unwrap();
+        let lines = log.lines().filter(|line| line.contains("cannot be accepted"));
+        lines.map(str::to_owned).collect::<Vec<String>>()
+    };
+    while said().len() < 2 {
         std::thread::yield_now();
     }
-    let _client = tcp_from(FIRST, address);
-    let log = || fs::read_to_string(folder.path().join("log")).unwrap();
-    while !log().contains("cannot be accepted") {
-        std::thread::yield_now();
-    }
-    drop(many);
+    limit(daemon.pid(), 64);
     assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
-    let said: Vec<String> =
-        log().lines().filter(|line| line.contains("cannot be accepted")).map(str::to_owned).collect();
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert!(said[0].contains(&address.to_string()) && said[0].contains("ulimit -Hn"), "{said:?}");
+    let said = said();
+    assert!(said.len() == 2 && said.iter().all(|line| line.contains("ulimit -Hn")), "{said:?}");
+    for server in [address.to_string(), "rpc.sock".to_owned()] {
+        assert!(said.iter().any(|line| line.contains(&server)), "{server}: {said:?}");
+    }
 }

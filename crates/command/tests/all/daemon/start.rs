@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::process::{Child, Command};
 
 use rustix::process::Signal;
 
@@ -60,7 +61,7 @@ fn under_the_names_of_spdks_daemons_it_has_one_core_and_locks_it() {
         let path = |name: &str| folder.path().join(name);
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_spindle"), path(name)).unwrap();
         let run = |arguments: &[&str]| {
-            let mut command = std::process::Command::new(path(name));
+            let mut command = Command::new(path(name));
             command.args(arguments).current_dir(folder.path());
             command
         };
@@ -81,17 +82,30 @@ fn under_the_names_of_spdks_daemons_it_has_one_core_and_locks_it() {
     }
 }
 
+/// The command by which bash starts a daemon, with options and redirections.
+fn by_bash(folder: &Path, script: &str) -> Command {
+    let mut command = Command::new("bash");
+    let script = format!("exec \"$0\" serve -m 0x1 -r rpc.sock {script}");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_spindle")]).current_dir(folder);
+    command
+}
+
+/// A daemon started by bash.
+fn start_by(folder: &Path, script: &str) -> Daemon {
+    Daemon::start_command(folder, by_bash(folder, script), "control")
+}
+
+/// The same, which reports to this socket as to systemd.
+fn start_notifying(folder: &Path, script: &str) -> (Child, UnixDatagram) {
+    let notify = folder.join("notify");
+    let socket = UnixDatagram::bind(&notify).unwrap();
+    (by_bash(folder, script).env("NOTIFY_SOCKET", notify).spawn().unwrap(), socket)
+}
+
 #[test]
 fn a_descriptor_and_systemd_are_told_when_it_is_ready() {
     let folder = tempfile::tempdir().unwrap();
-    let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
-    let script = "exec \"$0\" serve -m 0x1 -r rpc.sock --ready-fd 7 7>ready >/dev/null";
-    let mut daemon = std::process::Command::new("bash")
-        .args(["-c", script, env!("CARGO_BIN_EXE_spindle")])
-        .current_dir(folder.path())
-        .env("NOTIFY_SOCKET", folder.path().join("notify"))
-        .spawn()
-        .unwrap();
+    let (mut daemon, socket) = start_notifying(folder.path(), "--ready-fd 7 7>ready >/dev/null");
     let mut state = [0; 64];
     let mut told = || {
         let count = socket.recv(&mut state).unwrap();
@@ -116,12 +130,28 @@ fn a_descriptor_that_is_not_there_is_noted_and_the_daemon_serves() {
     assert!(log.contains("--ready-fd 99"), "{log}");
 }
 
-/// A daemon started by bash, with options and redirections.
-fn start_by(folder: &Path, script: &str) -> Daemon {
-    let mut command = std::process::Command::new("bash");
-    let script = format!("exec \"$0\" serve -m 0x1 -r rpc.sock {script}");
-    command.args(["-c", &script, env!("CARGO_BIN_EXE_spindle")]).current_dir(folder);
-    Daemon::start_command(folder, command, "control")
+#[test]
+fn an_address_or_a_file_that_is_given_twice_is_refused_with_both_spellings_and_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::File::create(folder.path().join("d.img")).unwrap().set_len(1 << 20).unwrap();
+    for (option, first, second, words) in [
+        ("--nbd", "unix:n.sock", "unix:n.sock", "the address unix:n.sock is given twice; remove one"),
+        ("--nbd", "unix:n.sock", "./n.sock", "unix:n.sock is given twice, also as unix:./n.sock; remove one"),
+        ("--nbd", "127.0.0.1:7", "localhost:7", "the address tcp:127.0.0.1:7 is given twice; remove one"),
+        ("--nbd", "127.0.0.1:7", "0.0.0.0:7", "tcp:0.0.0.0:7 includes tcp:127.0.0.1:7; remove one"),
+        ("--nbd", "[::]:7", "[::1]:7", "tcp:[::]:7 includes tcp:[::1]:7; remove one"),
+        ("--file", "d.img", "d.img", "the file d.img is given twice; remove one"),
+        ("--file", "d.img", "./d.img", "the file d.img is given twice, also as ./d.img; remove one"),
+    ] {
+        let arguments = [&HERE[..], &["rpc.sock", option, first, option, second]].concat();
+        let run = spindle(folder.path()).args(&arguments).output().unwrap();
+        let error = text(&run.stderr);
+        let error = error.lines().last().unwrap_or_default();
+        assert!(run.status.code() == Some(1) && error.contains(words), "{arguments:?}: {error}");
+    }
+    // The system chooses a port for each.
+    let two = start(folder.path(), "rpc.sock", &["--nbd", "127.0.0.1:0", "--nbd", "127.0.0.1:0"]);
+    assert_eq!(two.end(Signal::TERM).0.code(), Some(0));
 }
 
 /// It answers and stops; what it noted.
@@ -157,14 +187,7 @@ fn the_line_of_the_ready_descriptor_keeps_what_is_in_the_file() {
 fn standard_output_in_a_file_has_the_ready_line_after_the_others() {
     let folder = tempfile::tempdir().unwrap();
     let ready = folder.path().join("ready");
-    let script = "exec \"$0\" serve -m 0x1 -r rpc.sock --ready-fd 1 >ready";
-    let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
-    let mut daemon = std::process::Command::new("bash")
-        .args(["-c", script, env!("CARGO_BIN_EXE_spindle")])
-        .current_dir(folder.path())
-        .env("NOTIFY_SOCKET", folder.path().join("notify"))
-        .spawn()
-        .unwrap();
+    let (mut daemon, socket) = start_notifying(folder.path(), "--ready-fd 1 >ready");
     // It is told after the descriptor.
     socket.recv(&mut [0; 64]).unwrap();
     let said = fs::read_to_string(ready).unwrap();
@@ -177,7 +200,7 @@ fn standard_output_in_a_file_has_the_ready_line_after_the_others() {
 fn a_daemon_serves_and_stops_when_its_ready_descriptor_is_a_full_pipe() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe");
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let held = fs::File::options().read(true).write(true).open(&pipe).unwrap();
     let flags = rustix::fs::fcntl_getfl(&held).unwrap();
     rustix::fs::fcntl_setfl(&held, flags | rustix::fs::OFlags::NONBLOCK).unwrap();

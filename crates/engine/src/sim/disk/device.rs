@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::fault::{Effect, Fault, Faults, Operation};
 use super::image::{Image, PAGE, Page, Spare, pages};
 use super::state::{Crash, Fill, NEVER, Piece, State};
-use crate::sim::rng::{Rng, mix};
+use crate::rng::{Rng, mix};
 
 /// What a discarded (unmapped) range reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

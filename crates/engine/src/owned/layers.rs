@@ -99,7 +99,7 @@ pub(super) fn beneath(root: &Path, device: Number) -> Vec<Layer> {
 }
 
 /// A device made from this one.
-pub(super) fn above(root: &Path, device: Number) -> Option<PathBuf> {
+pub(crate) fn above(root: &Path, device: Number) -> Option<PathBuf> {
     let holder = fs::read_dir(folder(root, device).join("holders")).ok()?.flatten().next()?;
     Some(root.join("dev").join(holder.file_name()))
 }
@@ -141,7 +141,7 @@ fn device_at(path: &Path) -> Option<Number> {
 }
 
 /// The number of a block device; none for anything else.
-pub(super) fn number_of(stat: &Stat) -> Option<Number> {
+pub(crate) fn number_of(stat: &Stat) -> Option<Number> {
     let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
     is_device.then(|| (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)))
 }

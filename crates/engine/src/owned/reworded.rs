@@ -21,7 +21,7 @@ impl std::error::Error for Named {
 }
 
 /// The same kind of error with this message; the system's own is its source.
-pub(super) fn reworded(error: &io::Error, message: String) -> io::Error {
+pub(crate) fn reworded(error: &io::Error, message: String) -> io::Error {
     // The caller keeps the original. Only an error of the system has a number.
     let source = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
     io::Error::new(error.kind(), Named { message, source })

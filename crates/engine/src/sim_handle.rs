@@ -20,7 +20,7 @@ pub(crate) struct SimHandle {
 }
 
 impl SimHandle {
-    pub(super) fn new(object: SimObject, closed: Closed) -> SimHandle {
+    pub(crate) fn new(object: SimObject, closed: Closed) -> SimHandle {
         SimHandle { object, closed }
     }
 
@@ -38,11 +38,11 @@ impl Drop for SimHandle {
 
 /// Objects whose last handle dropped. Separate from the world's lock: a handle may drop while that is held.
 #[derive(Clone, Default)]
-pub(super) struct Closed(Arc<ClosedInner>);
+pub(crate) struct Closed(Arc<ClosedInner>);
 
 #[derive(Default)]
-pub(super) struct ClosedInner {
-    pub(super) any: AtomicBool,
+pub(crate) struct ClosedInner {
+    pub(crate) any: AtomicBool,
     list: Mutex<Vec<SimObject>>,
 }
 
@@ -54,7 +54,7 @@ impl std::ops::Deref for Closed {
 }
 
 impl ClosedInner {
-    pub(super) fn list(&self) -> MutexGuard<'_, Vec<SimObject>> {
+    pub(crate) fn list(&self) -> MutexGuard<'_, Vec<SimObject>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -27,7 +27,7 @@ const ROOT: &str = "/";
 /// Locks the whole file until its description closes, and its layers until the result drops: exclusive or
 /// shared. On conflict an error of kind [`io::ErrorKind::WouldBlock`] that names the holder if it can be
 /// found; if no process seems to hold the lock, this waits for it, at most 2 s.
-pub(super) fn lock(
+pub(crate) fn lock(
     fd: BorrowedFd<'_>,
     exclusive: bool,
     path: &Path,
@@ -267,7 +267,7 @@ fn opened_as(pid: u32, stat: &Stat, but: &[RawFd]) -> String {
 }
 
 #[cfg(test)]
-pub(in crate::os) mod tests {
+pub(crate) mod tests {
     use std::fs::{File, OpenOptions};
     use std::io::IoSlice;
     use std::mem::MaybeUninit;
@@ -285,7 +285,7 @@ pub(in crate::os) mod tests {
     }
 
     /// A socket whose queue holds the only handle on a lock of `path`: no process has it.
-    pub(in crate::os) fn held_by_nobody(path: &Path) -> (UnixStream, UnixStream) {
+    pub(crate) fn held_by_nobody(path: &Path) -> (UnixStream, UnixStream) {
         let (file, stat) = opened(path);
         lock(file.as_fd(), true, path, &stat).unwrap();
         let (near, far) = UnixStream::pair().unwrap();

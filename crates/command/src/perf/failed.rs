@@ -1,0 +1,4 @@
+//! Why a measurement failed.
+
+/// Any error.
+pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
