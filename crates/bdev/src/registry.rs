@@ -17,7 +17,7 @@ use crate::namespace::Namespace;
 use crate::notify::Notifications;
 use crate::report;
 use crate::virtual_bdev::Entry;
-use crate::{Bdev, BdevError, BdevSpec, Desc, Module, Notification, OpenOptions};
+use crate::{Bdev, BdevError, BdevSpec, Desc, DescOptions, Module, Notification};
 
 /// The bdevs of a runtime. A handle: clones are the same registry, for any thread.
 #[derive(Clone)]
@@ -161,7 +161,7 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Bdev::open`].
-    pub fn open(&self, name: &str, options: OpenOptions) -> Result<Desc, BdevError> {
+    pub fn open(&self, name: &str, options: DescOptions) -> Result<Desc, BdevError> {
         Desc::open(&self.get(name)?, options)
     }
 

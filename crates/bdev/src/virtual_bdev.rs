@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::bdev::{Foundation, Inner};
 use crate::counter::Counter;
-use crate::{Bdev, BdevError, BdevSpec, ClaimType, Desc, Event, Grace, OpenOptions, Recipe, Registry};
+use crate::{Bdev, BdevError, BdevSpec, ClaimType, Desc, DescOptions, Event, Grace, Recipe, Registry};
 
 /// Describes a module's bdevs on a base, or on several.
 pub trait Virtual: Send + Sync + 'static {
@@ -371,7 +371,7 @@ impl Registry {
             ));
         }
         let hold = |base: &Bdev| {
-            let options = OpenOptions::new().write(true).holder(&*holder);
+            let options = DescOptions::new().write(true).holder(&*holder);
             let desc = base.descriptor(options.on_event(self.follow_base(entry)))?;
             desc.claim(ClaimType::Exclusive, &holder, module)?;
             Ok(desc)

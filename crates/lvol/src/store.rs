@@ -36,7 +36,7 @@ pub(crate) struct StoreInner {
     /// Operations under way.
     ops: Counter,
     pub(crate) closing: AtomicBool,
-    /// Inflates, decouples and shallow copies under way, for people.
+    /// Inflates, decouples and shallow copies under way, for messages.
     pub(crate) copying: Mutex<Vec<Arc<str>>>,
     /// Set once all its volumes were opened.
     pub(crate) ready: Ending,
@@ -236,7 +236,7 @@ impl LvolStore {
     }
 
     /// Creates a volume that reads a bdev outside of the store until it is written, and its bdev. Writers of
-    /// the outside bdev are excluded while the volume is open.
+    /// that bdev are excluded while the volume is open.
     ///
     /// # Errors
     /// The bdev is a volume of this store, or not a whole number of clusters (`EINVAL`), or open for writing;
