@@ -25,7 +25,7 @@ pub(crate) fn pollers(effort: Effort) -> Figures {
     figures.push(timed(1, Duration::from_micros(1), effort)?.beside(&heap));
     let many = timed(1000, Duration::from_micros(1), effort)?;
     figures.push(many.against(&heap, aims::TIMED_RUN.ratio()));
-    for (how, apart) in [("made at once", 0), ("made 1µs apart", 1000)] {
+    for (how, apart) in [("made at once", 0), ("made 1\u{b5}s apart", 1000)] {
         figures.push(spread(how, apart, effort)?.beside(&heap));
     }
     Ok(figures)

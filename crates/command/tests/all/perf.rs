@@ -53,7 +53,7 @@ fn messages_are_measured_alone_in_floods_and_beside_one() {
 fn pollers_are_measured_one_and_many() {
     name_and_hold(
         &figures(&["pollers"]),
-        &["1 active poller,", "1000 active pollers", "every 1ms, made at once", "every 1ms, made 1µs apart"],
+        &["1 active poller,", "1000 active pollers", "every 1ms, made at once", "every 1ms, made 1\u{b5}s apart"],
     );
 }
 
