@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use spindle::blob::{LayoutOptions, LoadOptions};
-use spindle::block::load::{Cutting, Empty, PairLoad, Pattern};
+use spindle::block::load::{Empty, InPieces, PairLoad, Pattern};
 use spindle::block::{Channel, Device, Geometry, Io, LaneTable, Limits, Malloc, Null, Operation, QueuePair};
 use spindle::engine::{Op, Output};
 use spindle::reactor::{Busy, EngineKind, Poller, ThreadRunner, Wake, op};
@@ -225,7 +225,7 @@ async fn null_reads(what: &str, count: u64) -> Result<(), Failed> {
     let state = null.state().ok_or("a null device has a state")?.clone();
     let device: Arc<dyn Device> = match what {
         "null-layer" => Empty::layers(null, 1),
-        "null-cut" | "null-cut-list" => Cutting::into_pieces(null, 2),
+        "null-cut" | "null-cut-list" => InPieces::of(null, 2),
         _ => null,
     };
     match what {

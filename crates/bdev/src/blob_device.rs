@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use spindle_block::{Claim, Device, DeviceState, Geometry, Lane, LaneCx, OpenError, Operation};
 
-use crate::{Bdev, BdevError, ClaimType, Desc, Event, OpenOptions, Registry};
+use crate::{Bdev, BdevError, ClaimType, Desc, DescOptions, Event, Registry};
 
 /// A bdev that is open and claimed for a store.
 pub struct BlobDevice {
@@ -26,7 +26,7 @@ impl BlobDevice {
         on_event: impl Fn(Event) + Send + Sync + 'static,
     ) -> Result<Arc<BlobDevice>, BdevError> {
         let bdev = Registry::current_for(name)?.get(name)?;
-        let options = OpenOptions::new().on_event(on_event);
+        let options = DescOptions::new().on_event(on_event);
         BlobDevice::claim(&bdev, options, ClaimType::ReadManyWriteOne, "a Blobstore", "")
     }
 
@@ -40,7 +40,7 @@ impl BlobDevice {
         on_event: impl Fn(Event) + Send + Sync + 'static,
     ) -> Result<Arc<BlobDevice>, BdevError> {
         let bdev = Registry::current_for(name)?.get(name)?;
-        let options = OpenOptions::new().on_event(on_event);
+        let options = DescOptions::new().on_event(on_event);
         BlobDevice::claim(&bdev, options, ClaimType::ReadManyWriteNone, "a Blobstore that is read", "")
     }
 
@@ -50,7 +50,7 @@ impl BlobDevice {
     /// As [`Bdev::open`] and [`Desc::claim`].
     pub fn claim(
         bdev: &Bdev,
-        options: OpenOptions,
+        options: DescOptions,
         kind: ClaimType,
         holder: &str,
         module: &'static str,

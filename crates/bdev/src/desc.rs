@@ -16,36 +16,36 @@ use crate::{Bdev, BdevError, ClaimInfo, ClaimType, Counted, Counter, Event};
 
 /// How a bdev is opened. Default: for reading, without events.
 #[derive(Clone, Default)]
-pub struct OpenOptions {
+pub struct DescOptions {
     write: bool,
     holder: Option<String>,
     on_event: Option<OnEvent>,
     counter: Option<Counter>,
 }
 
-impl OpenOptions {
+impl DescOptions {
     /// For reading.
-    pub fn new() -> OpenOptions {
-        OpenOptions::default()
+    pub fn new() -> DescOptions {
+        DescOptions::default()
     }
 
     /// For writing, too.
     #[must_use]
-    pub fn write(mut self, yes: bool) -> OpenOptions {
+    pub fn write(mut self, yes: bool) -> DescOptions {
         self.write = yes;
         self
     }
 
     /// Names the holder: errors of openings and claims that this one prevents show it. By default the thread's name.
     #[must_use]
-    pub fn holder(mut self, holder: impl Into<String>) -> OpenOptions {
+    pub fn holder(mut self, holder: impl Into<String>) -> DescOptions {
         self.holder = Some(holder.into());
         self
     }
 
     /// Calls `on_event` with the bdev's events, on the thread that opens it.
     #[must_use]
-    pub fn on_event(mut self, on_event: impl Fn(Event) + Send + Sync + 'static) -> OpenOptions {
+    pub fn on_event(mut self, on_event: impl Fn(Event) + Send + Sync + 'static) -> DescOptions {
         self.on_event = Some(Arc::new(on_event));
         self
     }
@@ -53,7 +53,7 @@ impl OpenOptions {
     /// Counts the descriptor while it is open: for a module whose devices hold descriptors, and which must
     /// wait for their end.
     #[must_use]
-    pub fn counted(mut self, counter: &Counter) -> OpenOptions {
+    pub fn counted(mut self, counter: &Counter) -> DescOptions {
         self.counter = Some(counter.clone());
         self
     }
@@ -74,7 +74,7 @@ impl Bdev {
     ///
     /// # Errors
     /// As [`open`](Self::open), but for names.
-    pub fn descriptor(&self, options: OpenOptions) -> Result<Desc, BdevError> {
+    pub fn descriptor(&self, options: DescOptions) -> Result<Desc, BdevError> {
         Desc::open(self, options)
     }
 }
@@ -92,7 +92,7 @@ impl Bdev {
 }
 
 impl Desc {
-    pub(crate) fn open(bdev: &Bdev, options: OpenOptions) -> Result<Desc, BdevError> {
+    pub(crate) fn open(bdev: &Bdev, options: DescOptions) -> Result<Desc, BdevError> {
         let inner = &bdev.0;
         let Some(thread) = Thread::current() else {
             return Err(BdevError::NotOnThread { name: inner.name.clone() });

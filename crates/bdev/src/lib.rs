@@ -35,8 +35,8 @@ mod plain_disk;
 mod read_only;
 mod registered;
 mod registry;
+mod report;
 mod statistics;
-mod told;
 mod unregister;
 mod virtual_bdev;
 
@@ -44,7 +44,7 @@ pub use bdev::{Bdev, BdevInfo, BdevSpec, Phase, WeakBdev};
 pub use blob_device::BlobDevice;
 pub use claim::{ClaimInfo, ClaimType};
 pub use counter::{Counted, Counter, Ending};
-pub use desc::{Desc, OpenOptions};
+pub use desc::{Desc, DescOptions};
 pub use detail::Detail;
 pub use error::{BdevError, errno_of_io};
 pub use event::{Event, Grace};

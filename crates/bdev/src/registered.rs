@@ -1,9 +1,9 @@
 //! What a bdev does in its registry, and by names of the current one.
 
 use crate::registry::Shared;
-use crate::{Bdev, BdevError, Desc, Detail, Event, NotificationKind, OpenOptions, Registry};
+use crate::{Bdev, BdevError, Desc, DescOptions, Detail, Event, NotificationKind, Registry};
 
-impl OpenOptions {
+impl DescOptions {
     /// Opens the bdev of that name, alias or UUID in the current runtime.
     ///
     /// # Errors
@@ -15,13 +15,13 @@ impl OpenOptions {
 
 impl Bdev {
     /// Opens the bdev of that name, alias or UUID in the current runtime, for reading and writing. The
-    /// descriptor belongs to the calling thread and gets no events; for other choices use [`OpenOptions`].
+    /// descriptor belongs to the calling thread and gets no events; for other choices use [`DescOptions`].
     ///
     /// # Errors
     /// There is none, it is being removed, a claim is in the way, or the caller is not on a Spindle thread of
     /// a runtime with a registry.
     pub fn open(name: &str) -> Result<Desc, BdevError> {
-        OpenOptions::new().write(true).open(name)
+        DescOptions::new().write(true).open(name)
     }
 
     /// The module's own information about it (`driver_specific`), asked for on the app thread.

@@ -15,9 +15,9 @@ use crate::counter::Counter;
 use crate::error::errno;
 use crate::namespace::Namespace;
 use crate::notify::Notifications;
-use crate::told;
+use crate::report;
 use crate::virtual_bdev::Entry;
-use crate::{Bdev, BdevError, BdevSpec, Desc, Module, Notification, OpenOptions};
+use crate::{Bdev, BdevError, BdevSpec, Desc, DescOptions, Module, Notification};
 
 /// The bdevs of a runtime. A handle: clones are the same registry, for any thread.
 #[derive(Clone)]
@@ -161,7 +161,7 @@ impl Registry {
     ///
     /// # Errors
     /// As [`Bdev::open`].
-    pub fn open(&self, name: &str, options: OpenOptions) -> Result<Desc, BdevError> {
+    pub fn open(&self, name: &str, options: DescOptions) -> Result<Desc, BdevError> {
         Desc::open(&self.get(name)?, options)
     }
 
@@ -200,7 +200,7 @@ impl Registry {
             self.stand_on_new(&bdev).await;
         }
         self.begin_examine(&bdev.0);
-        told::event(&bdev, "is there");
+        report::event(&bdev, "is there");
         drop((counted, own));
         Ok(bdev)
     }

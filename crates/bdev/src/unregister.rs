@@ -20,7 +20,7 @@ use spindle_block::Delivered;
 
 use crate::counter::Counter;
 use crate::error::errno;
-use crate::told;
+use crate::report;
 use crate::{Bdev, BdevError, Event, Grace, NotificationKind, Phase, Registry};
 
 /// A removal whose bdev takes no request any more.
@@ -146,7 +146,7 @@ impl Registry {
         let announced = state.announced;
         drop(state);
         self.look_again();
-        told::event(bdev, "is gone");
+        report::event(bdev, "is gone");
         if announced {
             self.0.log.add(NotificationKind::Unregister, bdev.name());
         }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::bdev::{Foundation, Inner};
 use crate::counter::Counter;
-use crate::{Bdev, BdevError, BdevSpec, ClaimType, Desc, Event, Grace, OpenOptions, Recipe, Registry};
+use crate::{Bdev, BdevError, BdevSpec, ClaimType, Desc, DescOptions, Event, Grace, Recipe, Registry};
 
 /// Describes a module's bdevs on a base, or on several.
 pub trait Virtual: Send + Sync + 'static {
@@ -105,6 +105,11 @@ impl Base {
     /// the base's UUID, so always the same.
     pub fn derive_uuid(&self, namespace: Uuid) -> Uuid {
         Uuid::new_v5(&namespace, self.bdev.uuid().as_bytes())
+    }
+
+    /// The UUID that was given, or the [derived](Self::derive_uuid) one if none was, or the nil one.
+    pub(crate) fn uuid_or_derived(&self, given: Option<Uuid>, namespace: Uuid) -> Uuid {
+        given.filter(|uuid| !uuid.is_nil()).unwrap_or_else(|| self.derive_uuid(namespace))
     }
 
     /// Returns the UUID for a bdev that is a part of this base: always the same, and the same as SPDK's.
@@ -366,7 +371,7 @@ impl Registry {
             ));
         }
         let hold = |base: &Bdev| {
-            let options = OpenOptions::new().write(true).holder(&*holder);
+            let options = DescOptions::new().write(true).holder(&*holder);
             let desc = base.descriptor(options.on_event(self.follow_base(entry)))?;
             desc.claim(ClaimType::Exclusive, &holder, module)?;
             Ok(desc)

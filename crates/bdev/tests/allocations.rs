@@ -13,7 +13,7 @@ use spindle_bdev::modules::malloc::{self, MallocSpec};
 use spindle_bdev::modules::passthru::{self, PassthruSpec};
 use spindle_bdev::modules::split::{self, SplitSpec};
 use spindle_bdev::{Bdev, Registry};
-use spindle_block::load::Cutting;
+use spindle_block::load::InPieces;
 use spindle_block::{Limits, Operation, QueuePair};
 use spindle_mem::IoBuf;
 use spindle_reactor::{EngineKind, Runtime, Thread, yield_now};
@@ -48,9 +48,9 @@ async fn meet(counter: &AtomicU64, all: u64) {
 /// Allocations of this core in its share of the requests. Every fourth request is cut in two. Both begin and end
 /// at the same time, as starting and ending a thread allocates.
 async fn share(bdev: Bdev, both: Arc<AtomicU64>) -> u64 {
-    let desc = bdev.descriptor(spindle_bdev::OpenOptions::new().write(true)).unwrap();
+    let desc = bdev.descriptor(spindle_bdev::DescOptions::new().write(true)).unwrap();
     let device = desc.device();
-    let (whole, cut) = (device.clone(), Cutting::into_pieces(device, 2));
+    let (whole, cut) = (device.clone(), InPieces::of(device, 2));
     let mut pairs = [QueuePair::open(&whole).unwrap(), QueuePair::open(&cut).unwrap()];
     for pair in &mut pairs {
         for n in 0..DEPTH {

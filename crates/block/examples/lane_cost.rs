@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use spindle_block::load::{ChannelLoad, Cutting, Empty, PairLoad, Pattern, bare_copies};
+use spindle_block::load::{ChannelLoad, Empty, InPieces, PairLoad, Pattern, bare_copies};
 use spindle_block::{Device, Geometry, LaneTable, Malloc, Null, Operation};
 use spindle_mem::{IoBuf, SharedMem};
 
@@ -48,10 +48,10 @@ fn layers() {
         ("null".to_owned(), null(), 1),
         ("1 empty layer".to_owned(), Empty::layers(null(), 1), 1),
         ("4 empty layers".to_owned(), Empty::layers(null(), 4), 1),
-        ("cut in 2".to_owned(), Cutting::into_pieces(null(), 2), 1),
-        ("cut in 8".to_owned(), Cutting::into_pieces(null(), 8), 1),
-        ("list of 8, cut in 2".to_owned(), Cutting::into_pieces(null(), 2), 8),
-        ("list of 8, cut in 8".to_owned(), Cutting::into_pieces(null(), 8), 8),
+        ("cut in 2".to_owned(), InPieces::of(null(), 2), 1),
+        ("cut in 8".to_owned(), InPieces::of(null(), 8), 1),
+        ("list of 8, cut in 2".to_owned(), InPieces::of(null(), 2), 8),
+        ("list of 8, cut in 8".to_owned(), InPieces::of(null(), 8), 8),
     ]
     .into();
     let only: Option<usize> = std::env::args().nth(2).and_then(|n| n.parse().ok());

@@ -13,7 +13,7 @@ use std::task::{Context, Waker};
 
 use common::geometry;
 use counting_allocator::taken_by;
-use spindle_block::load::Cutting;
+use spindle_block::load::InPieces;
 use spindle_block::{
     Channel, Device, LaneTable, Malloc, Null, Offset, Operation, QueuePair, Status, Transfer,
 };
@@ -125,7 +125,7 @@ fn cutting_and_joining_allocate_nothing_once_warm_in_one_buffer_and_in_lists() {
     let null: Arc<dyn Device> = Null::new("null", geometry(1024));
     for pieces in [2, 3, 8] {
         // Twice, so that pieces are cut again.
-        let cut = Cutting::into_pieces(Cutting::into_pieces(null.clone(), pieces), 2);
+        let cut = InPieces::of(InPieces::of(null.clone(), pieces), 2);
         for parts in [1, 2, 5, 8] {
             let table = LaneTable::default();
             let mut pair = table.queue_pair(&cut).unwrap();

@@ -296,8 +296,7 @@ impl Log {
         self.line(Level::Warning, "log", &format!("{lines} lost: the log accepted nothing for a while"))
     }
 
-    /// Says a dump, whatever the levels are, as it was asked for: for people as it is, in JSON as one line of the level
-    /// "NOTICE".
+    /// Writes a dump at any level, since it was requested: as text unchanged, in JSON as one line of level NOTICE.
     pub fn dump(&self, text: &str) {
         let said = match self.0.form {
             LogForm::Human => text.to_owned(),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use spindle_bdev::{Bdev, ClaimType, Desc, Disk, OpenOptions};
+use spindle_bdev::{Bdev, ClaimType, Desc, DescOptions, Disk};
 use spindle_blob::BlobError;
 use spindle_block::IoErrorKind;
 use spindle_reactor::timeout;
@@ -60,7 +60,7 @@ impl LvolInner {
             let why = "a volume is not copied onto itself; name another bdev".to_owned();
             return Err(LvolError::Argument { what, why });
         }
-        let desc = target.descriptor(OpenOptions::new())?;
+        let desc = target.descriptor(DescOptions::new())?;
         desc.claim(ClaimType::Exclusive, &format!("a shallow copy of volume {:?}", self.shown()), MODULE)?;
         let total = self.blob_info(store).await?.allocated;
         let (copied, ended) = (AtomicU64::new(0), Mutex::default());

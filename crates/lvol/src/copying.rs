@@ -18,7 +18,7 @@ pub(crate) struct Copying {
 }
 
 impl Copying {
-    /// What it is, for people.
+    /// What it is, for messages.
     pub(crate) fn what(&self) -> &str {
         &self.what
     }

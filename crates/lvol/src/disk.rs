@@ -29,17 +29,17 @@ impl LvolInner {
         let lvol = self.shown();
         match self.lacks() {
             Some(Lacks::Name { name, by }) => LvolError::NameTaken { lvol, name, by },
-            Some(Lacks::Outside(outside)) => {
-                LvolError::Degraded { lvol, outside: Some(outside), held: self.holds_back(outside) }
+            Some(Lacks::ExternalSnapshot(external)) => {
+                LvolError::Degraded { lvol, external: Some(external), held: self.holds_back(external) }
             }
-            None => LvolError::Degraded { lvol, outside: None, held: None },
+            None => LvolError::Degraded { lvol, external: None, held: None },
         }
     }
 
     /// Why the bdev of that UUID cannot be read through, if it is there.
-    fn holds_back(&self, outside: Uuid) -> Option<BdevError> {
+    fn holds_back(&self, external: Uuid) -> Option<BdevError> {
         let registry = self.store.upgrade()?.registry().ok()?;
-        let bdev = registry.get(&outside.to_string()).ok()?;
+        let bdev = registry.get(&external.to_string()).ok()?;
         bdev.check_claim(ClaimType::ReadManyWriteNone).err()
     }
 

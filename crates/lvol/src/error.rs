@@ -61,8 +61,8 @@ pub enum LvolError {
     #[error("volume {lvol:?} can be written while it is copied; make it read-only, or copy a snapshot of it")]
     CopyOfWritable { lvol: String },
     /// Something that it reads through is missing or open for writing, so it has no bdev. `ENODEV`.
-    #[error("{}", without_outside(lvol, *outside, held.as_ref()))]
-    Degraded { lvol: String, outside: Option<Uuid>, held: Option<BdevError> },
+    #[error("{}", without_external(lvol, *external, held.as_ref()))]
+    Degraded { lvol: String, external: Option<Uuid>, held: Option<BdevError> },
     /// Another bdev has its name, so it has no bdev. `ENODEV`.
     #[error(
         "volume {lvol:?} has no bdev: its name {name:?} is taken by {by}; delete or rename that, and the volume \
@@ -142,11 +142,11 @@ impl LvolError {
 }
 
 /// Why a volume that reads through a bdev outside of its store has no bdev.
-fn without_outside(lvol: &str, outside: Option<Uuid>, held: Option<&BdevError>) -> String {
+fn without_external(lvol: &str, external: Option<Uuid>, held: Option<&BdevError>) -> String {
     if let Some(held) = held {
         return format!("volume {lvol:?} cannot read its external snapshot: {held}");
     }
-    let which = outside.map(|uuid| format!(", bdev {uuid}")).unwrap_or_default();
+    let which = external.map(|uuid| format!(", bdev {uuid}")).unwrap_or_default();
     format!("volume {lvol:?} misses its external snapshot{which}; bring that back, or delete the volume")
 }
 

@@ -13,7 +13,7 @@ use crate::state::{LvolInner, StoreInner};
 /// A volume and all its parents: the blobs of the store, and whether they read through an external snapshot.
 struct Chain {
     blobs: Vec<Blob>,
-    outside: bool,
+    external: bool,
 }
 
 impl Chain {
@@ -30,7 +30,7 @@ impl Chain {
                 None => {}
             }
         }
-        match self.outside {
+        match self.external {
             true => Extent { len: end - at, content: Content::Data, depth: self.blobs.len() as u32 + 1 },
             false => Extent { len: end - at, content: Content::Hole, depth: 0 },
         }
@@ -82,8 +82,8 @@ impl LvolInner {
                         }
                     });
                 }
-                Some(Parent::External(_)) => return Ok(Chain { blobs, outside: true }),
-                None => return Ok(Chain { blobs, outside: false }),
+                Some(Parent::External(_)) => return Ok(Chain { blobs, external: true }),
+                None => return Ok(Chain { blobs, external: false }),
             }
         }
     }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use spindle_bdev::{Bdev, BdevError, BlobDevice, ClaimType, Counter, Event, OpenOptions, Uuid};
+use spindle_bdev::{Bdev, BdevError, BlobDevice, ClaimType, Counter, DescOptions, Event, Uuid};
 use spindle_blob::{ExternalSource, Parent};
 use spindle_block::{Cx, Device, Geometry, Io, IoErrorKind, Lane, LaneCx, OpenError, Submit};
 
@@ -21,12 +21,12 @@ impl Lvols {
         Arc::new(move |id| {
             let lvols = Lvols(lvols.upgrade()?);
             let bdev = lvols.registry().ok()?.get(&uuid_of(id)?.to_string()).ok()?;
-            lvols.claim_outside(&bdev).inspect_err(|_| lvols.plug_in_later(&bdev)).ok()
+            lvols.claim_external(&bdev).inspect_err(|_| lvols.plug_in_later(&bdev)).ok()
         })
     }
 
     /// Opens a bdev as a read-only snapshot; writers are excluded from now on.
-    fn claim_outside(&self, bdev: &Bdev) -> Result<Arc<dyn Device>, BdevError> {
+    fn claim_external(&self, bdev: &Bdev) -> Result<Arc<dyn Device>, BdevError> {
         let (open, uuid, lvols) = (Counter::default(), bdev.uuid(), Arc::downgrade(&self.0));
         let still_open = open.clone();
         let on_event = move |event| {
@@ -41,7 +41,7 @@ impl Lvols {
                 drop(grace);
             }));
         };
-        let options = OpenOptions::new().on_event(on_event).counted(&open);
+        let options = DescOptions::new().on_event(on_event).counted(&open);
         let kind = ClaimType::ReadManyWriteNone;
         Ok(BlobDevice::claim(bdev, options, kind, "clones of an external snapshot", MODULE)?)
     }
@@ -94,10 +94,10 @@ impl StoreInner {
             let (Ok(_busy), Some(blob)) = (lvol.begin(), lvol.blob()) else { continue };
             let misses = |known: Arc<dyn Device>| lvols.is_missing(&known);
             if lvol.reads(self, bdev.uuid()).await && blob.external_device().is_none_or(misses) {
-                let device = match lvols.claim_outside(bdev) {
+                let device = match lvols.claim_external(bdev) {
                     Ok(device) => device,
                     Err(error) => {
-                        lvol.outside_is_held(bdev, error);
+                        lvol.external_snapshot_is_held(bdev, error);
                         lvols.plug_in_later(bdev);
                         continue;
                     }

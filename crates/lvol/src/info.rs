@@ -62,7 +62,7 @@ pub struct LvolInfo {
     pub num_allocated_clusters: u64,
     /// How clusters that it gives back are cleared.
     pub clear_method: ClearMethod,
-    /// The name of the snapshot that it reads through, or the id of the bdev outside.
+    /// The name of the snapshot that it reads through, or the id of its external snapshot.
     pub parent: Option<String>,
     /// The names of the clones that read through it.
     pub clones: Vec<String>,

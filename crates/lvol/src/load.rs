@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use spindle_bdev::{Bdev, ClaimType, Counted, Counter, Desc, Event, OpenOptions, Uuid};
+use spindle_bdev::{Bdev, ClaimType, Counted, Counter, Desc, DescOptions, Event, Uuid};
 use spindle_blob::{BlobId, Blobstore, BsType, LoadOptions, Parent, StoreOptions};
 use spindle_mem::IoBuf;
 use spindle_reactor::{ReportLevel, report, tell};
@@ -69,7 +69,7 @@ impl Lvols {
                 }
             }));
         };
-        let desc = bdev.descriptor(OpenOptions::new().on_event(on_event))?;
+        let desc = bdev.descriptor(DescOptions::new().on_event(on_event))?;
         desc.claim(ClaimType::ReadManyWriteOne, "an lvolstore", MODULE)?;
         Ok((desc, guard))
     }
@@ -118,7 +118,7 @@ impl Lvols {
 
 /// True if a bdev seems to hold an lvolstore, so that it is worth claiming.
 async fn holds_store(bdev: &Bdev) -> Result<bool, LvolError> {
-    let desc = bdev.descriptor(OpenOptions::new())?;
+    let desc = bdev.descriptor(DescOptions::new())?;
     let geometry = desc.geometry();
     let block = geometry.block_size() as usize;
     let length = SUPER_BLOCK.next_multiple_of(block);
@@ -189,9 +189,9 @@ impl StoreInner {
         let info = blob.info().await.map_err(LvolError::blob(what))?;
         let snapshot = snapshot || !info.clones.is_empty();
         if let Some(Parent::External(id)) = &info.parent
-            && let Some(outside) = uuid_of(id)
+            && let Some(external) = uuid_of(id)
         {
-            self.volumes.reads_outside(outside, blob.id());
+            self.volumes.reads_external(external, blob.id());
         }
         let lvol = LvolInner::new(self, blob, name.clone(), uuid, snapshot);
         self.volumes.insert(&lvol);

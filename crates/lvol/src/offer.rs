@@ -25,7 +25,7 @@ impl StoreInner {
         if !lvol.blob_info(self).await?.degraded {
             return lvol.register(self).await;
         }
-        lvol.set_lacks(self.outside_of(lvol).await.map(Lacks::Outside));
+        lvol.set_lacks(self.external_snapshot_of(lvol).await.map(Lacks::ExternalSnapshot));
         let why = lvol.without_bdev();
         let level = match &why {
             LvolError::Degraded { held: Some(_), .. } => ReportLevel::Warning,
@@ -54,12 +54,12 @@ impl StoreInner {
     }
 
     /// The bdev outside of the store that a volume reads through, directly or below its parents, open or not.
-    async fn outside_of(&self, lvol: &LvolInner) -> Option<Uuid> {
+    async fn external_snapshot_of(&self, lvol: &LvolInner) -> Option<Uuid> {
         let (mut id, mut seen) = (lvol.id, BTreeSet::new());
         // Parents in a hostile store may form a circle.
         while seen.insert(id) {
             match self.blobstore.blob_info(id).await.ok()?.parent? {
-                Parent::External(outside) => return uuid_of(&outside),
+                Parent::External(external) => return uuid_of(&external),
                 Parent::Snapshot(parent) => id = parent,
             }
         }
@@ -82,12 +82,12 @@ impl LvolInner {
     }
 
     /// Warns that the bdev through which it would read is open for writing.
-    pub(crate) fn outside_is_held(&self, bdev: &Bdev, why: BdevError) {
-        let outside = Some(bdev.uuid());
+    pub(crate) fn external_snapshot_is_held(&self, bdev: &Bdev, why: BdevError) {
+        let external = Some(bdev.uuid());
         if self.bdev().is_none() {
-            self.set_lacks(outside.map(Lacks::Outside));
+            self.set_lacks(external.map(Lacks::ExternalSnapshot));
         }
-        let error = LvolError::Degraded { lvol: self.shown(), outside, held: Some(why) };
+        let error = LvolError::Degraded { lvol: self.shown(), external, held: Some(why) };
         report(ReportLevel::Warning, "vbdev_lvol", || error.to_string());
     }
 

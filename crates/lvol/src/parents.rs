@@ -104,10 +104,10 @@ impl LvolInner {
             return Err(LvolError::Argument { what, why });
         }
         store.whole_clusters(parent, &what)?;
-        let outside = Parent::External(uuid_bytes(parent.uuid()));
-        self.check_new_parent(store, &outside, parent.name()).await?;
+        let external = Parent::External(uuid_bytes(parent.uuid()));
+        self.check_new_parent(store, &external, parent.name()).await?;
         let _busy = begun?;
-        let put = store.blobstore.set_parent(self.id, outside).await;
+        let put = store.blobstore.set_parent(self.id, external).await;
         put.map_err(|error| match (&error, parent.check_claim(ClaimType::ReadManyWriteNone)) {
             // EINVAL, as in SPDK, for every holder.
             (BlobError::MissingParent { .. }, Err(held)) => {
@@ -115,7 +115,7 @@ impl LvolInner {
             }
             _ => LvolError::blob(self.shown())(error),
         })?;
-        store.volumes.reads_outside(parent.uuid(), self.id);
+        store.volumes.reads_external(parent.uuid(), self.id);
         Ok(())
     }
 

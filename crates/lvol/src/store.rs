@@ -68,7 +68,7 @@ impl LvolStore {
     }
 
     /// Creates a volume that reads a bdev outside of the store until it is written, and its bdev. Writers of
-    /// the outside bdev are excluded while the volume is open.
+    /// that bdev are excluded while the volume is open.
     ///
     /// # Errors
     /// The bdev is a volume of this store, or not a whole number of clusters (`EINVAL`), or open for writing;

@@ -10,7 +10,7 @@
 //! 3. From some images the store goes on working and crashes again, at most three times.
 //!
 //! In some runs the device fails operations before the crash ([`failing`]). Leaving out any ordering point of
-//! the store must make the proof fail; `tests/leave_out.rs` tests each.
+//! the store must make the proof fail; `tests/all/leave_out.rs` tests each.
 //!
 //! [`damage`] is a second harness, for stores that a disk or a program has damaged.
 //!

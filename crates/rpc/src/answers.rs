@@ -47,9 +47,9 @@ struct State {
     writer: Option<Waker>,
 }
 
-/// The obligation to answer one call. Dropped without an answer, as when the handler panics, it answers an
+/// The answer that is owed to one call. Dropped without an answer, as when the handler panics, it answers an
 /// error.
-pub(crate) struct Obligation {
+pub(crate) struct OwedAnswer {
     answers: Rc<Answers>,
     batch: Option<Rc<Batch>>,
     id: Option<Value>,
@@ -72,12 +72,12 @@ impl Answers {
         batch: Option<Rc<Batch>>,
         method: &str,
         id: Option<Value>,
-    ) -> Obligation {
+    ) -> OwedAnswer {
         self.state.borrow_mut().calls += 1;
         if let Some(batch) = &batch {
             batch.0.borrow_mut().1 += 1;
         }
-        Obligation { answers: self.clone(), batch, id, method: method.to_owned(), open: true }
+        OwedAnswer { answers: self.clone(), batch, id, method: method.to_owned(), open: true }
     }
 
     /// Queues an error that belongs to no call.
@@ -204,7 +204,7 @@ impl State {
     }
 }
 
-impl Obligation {
+impl OwedAnswer {
     /// Sends the answer.
     pub(crate) fn answer(mut self, outcome: Result<String, RpcError>) {
         self.settle(outcome);
@@ -236,7 +236,7 @@ impl Batch {
     }
 }
 
-impl Drop for Obligation {
+impl Drop for OwedAnswer {
     fn drop(&mut self) {
         if self.open {
             let message = format!("Internal error: {} ended without a result; the log says why", self.method);

@@ -150,10 +150,10 @@ impl<C: Clone + 'static> Reader<C> {
             Ok(call) => (call.method.as_str(), call.id.clone()),
             Err(refused) => ("", refused.id.clone()),
         };
-        let obligation = self.answers.begin(batch, method, id);
+        let owed = self.answers.begin(batch, method, id);
         let dispatcher = self.dispatcher.clone();
         drop(spawn_local(async move {
-            obligation.answer(match call {
+            owed.answer(match call {
                 Ok(call) => dispatcher.call(call).await,
                 Err(refused) => Err(refused.error),
             });

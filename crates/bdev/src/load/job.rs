@@ -7,14 +7,14 @@ use spindle_reactor::{Time, clock, yield_now};
 
 use super::verify;
 use super::{JobReport, Latencies, LoadSpec, Workload};
-use crate::{Bdev, BdevError, OpenOptions};
+use crate::{Bdev, BdevError, DescOptions};
 
 /// Completions before other work of the reactor gets its turn.
 const TURN: usize = 32;
 
 /// Runs a job, the `share.0`-th of `share.1`, on the current thread.
 pub(super) async fn run(bdev: &Bdev, spec: &LoadSpec, share: (u64, u64)) -> Result<JobReport, BdevError> {
-    let desc = bdev.descriptor(OpenOptions::new().write(spec.workload.changes_data()))?;
+    let desc = bdev.descriptor(DescOptions::new().write(spec.workload.changes_data()))?;
     let mut pair = desc.queue_pair()?;
     let mut job = Job::new(&pair, spec, share)?;
     let start = read_clock();

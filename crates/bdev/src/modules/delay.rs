@@ -146,8 +146,7 @@ impl Virtual for DelaySpec {
             latencies: self.latencies.map(AtomicU64::new),
             seeds: AtomicU64::new(0),
         });
-        let given = self.uuid.filter(|uuid| !uuid.is_nil());
-        let uuid = given.unwrap_or_else(|| base.derive_uuid(NAMESPACE));
+        let uuid = base.uuid_or_derived(self.uuid, NAMESPACE);
         let disk = Arc::new(DelayDisk { device, base: base.name().to_owned(), uuid });
         Ok(vec![BdevSpec::new(&self.name, "delay", MODULE, disk).with_uuid(Some(uuid))])
     }

@@ -11,7 +11,7 @@ use spindle_mem::IoBuf;
 
 use super::gpt_table::{self, Copy, Disk as On, Partition, TABLE_BYTES};
 use crate::{
-    Base, Bdev, BdevError, BdevSpec, LocalFuture, Module, OpenOptions, PlainDisk, Recipe, Registry, Virtual,
+    Base, Bdev, BdevError, BdevSpec, DescOptions, LocalFuture, Module, PlainDisk, Recipe, Registry, Virtual,
 };
 
 /// The module's name.
@@ -52,7 +52,7 @@ async fn read(bdev: &Bdev) -> Result<Vec<Partition>, BdevError> {
     if bdev.num_blocks() < 2 || geometry.bytes() < bytes {
         return Ok(Vec::new());
     }
-    let channel = bdev.descriptor(OpenOptions::new())?.channel()?;
+    let channel = bdev.descriptor(DescOptions::new())?.channel()?;
     let read = async |offset| {
         let (read, data) = channel.read(offset, IoBuf::zeroed(bytes as usize)).await;
         read.map(|()| data.to_vec()).map_err(|error| BdevError::argument(bdev.name(), error.to_string()))

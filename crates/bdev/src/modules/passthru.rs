@@ -67,7 +67,7 @@ impl Virtual for PassthruSpec {
 
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {
         let device = Arc::new(Passthru(LayerParts::new(&self.name, base.device())));
-        let uuid = self.uuid.filter(|uuid| !uuid.is_nil()).unwrap_or_else(|| base.derive_uuid(NAMESPACE));
+        let uuid = base.uuid_or_derived(self.uuid, NAMESPACE);
         let below = || ("base_bdev_name", base.name().into());
         let name = || ("name", self.name.as_str().into());
         let params = vec![below(), name(), ("uuid", uuid.to_string().into())];

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use spindle_bdev::{Bdev, BdevError, BlobDevice, ClaimType, Desc, OpenOptions};
+use spindle_bdev::{Bdev, BdevError, BlobDevice, ClaimType, Desc, DescOptions};
 use spindle_block::{Device, IoErrorKind, Operation};
 use spindle_mem::IoBuf;
 
@@ -14,7 +14,7 @@ const NONE: ClaimType = ClaimType::ReadManyWriteNone;
 const SHARED: ClaimType = ClaimType::ReadManyWriteShared(7);
 
 fn reader() -> Desc {
-    OpenOptions::new().open("M0").unwrap()
+    DescOptions::new().open("M0").unwrap()
 }
 
 fn claim(kind: ClaimType) -> Result<Desc, BdevError> {
@@ -26,7 +26,7 @@ fn claim(kind: ClaimType) -> Result<Desc, BdevError> {
 fn those_who_keep_a_user_out_are_named() {
     simulated(async |registry| {
         let bdev = malloc(&registry, "M0").await;
-        let open = |holder: &str| bdev.descriptor(OpenOptions::new().write(true).holder(holder)).unwrap();
+        let open = |holder: &str| bdev.descriptor(DescOptions::new().write(true).holder(holder)).unwrap();
         let writers = ["export b", "export a", "export b"].map(open);
         let refused = bdev.check_claim(ClaimType::ReadManyWriteNone).unwrap_err();
         assert!(refused.to_string().contains("export a, export b has it open for writing"), "{refused}");
@@ -34,7 +34,7 @@ fn those_who_keep_a_user_out_are_named() {
         assert_eq!(bdev.holders(), "c, d, e and 2 more");
         drop((writers, more));
         bdev.check_claim(ClaimType::ReadManyWriteNone).unwrap();
-        let reader = bdev.descriptor(OpenOptions::new()).unwrap();
+        let reader = bdev.descriptor(DescOptions::new()).unwrap();
         reader.claim(ClaimType::ReadManyWriteOne, "a store", "lvol").unwrap();
         reader.claimed_by("store \"s\"");
         let refused = Bdev::open("M0").unwrap_err();
@@ -153,7 +153,7 @@ fn every_call_on_a_bdev_that_was_removed_says_that_it_is_gone() {
         let desc = reader();
         registry.unregister(&bdev).await.unwrap();
         let claimed = desc.claim(EXCLUSIVE, "a test", "test");
-        let opened = bdev.descriptor(OpenOptions::new()).map(drop);
+        let opened = bdev.descriptor(DescOptions::new()).map(drop);
         let again = registry.unregister(&bdev).await;
         let named = [bdev.add_alias("A0"), bdev.rename_alias("A0", "A1")];
         for outcome in [claimed, bdev.check_claim(NONE), opened, again].into_iter().chain(named) {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use spindle_bdev::{Bdev, ClaimType, LocalFuture, Module, OpenOptions, Registry};
+use spindle_bdev::{Bdev, ClaimType, DescOptions, LocalFuture, Module, Registry};
 
 use crate::support::{malloc, simulated};
 
@@ -28,7 +28,7 @@ impl Module for Looker {
             }
             self.seen.lock().unwrap().push(bdev.name().to_owned());
             if self.claims {
-                let desc = bdev.descriptor(OpenOptions::new()).unwrap();
+                let desc = bdev.descriptor(DescOptions::new()).unwrap();
                 desc.claim(ClaimType::ReadManyWriteNone, "a looker", self.name).unwrap();
                 std::mem::forget(desc);
             }

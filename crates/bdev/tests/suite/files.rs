@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use spindle_bdev::modules::file::{self, FileSpec, Spelling};
-use spindle_bdev::{Bdev, Detail, IoType, NotificationKind, OpenOptions, Registry};
+use spindle_bdev::{Bdev, DescOptions, Detail, IoType, NotificationKind, Registry};
 use spindle_mem::IoBuf;
 use spindle_reactor::EngineKind;
 
@@ -132,7 +132,7 @@ fn a_rescan_sees_growth_tells_holders_and_refuses_a_shrink_while_in_use() {
         let told = Arc::new(AtomicUsize::new(0));
         let seen = told.clone();
         let on_event = move |_| _ = seen.fetch_add(1, Ordering::Relaxed);
-        let desc = OpenOptions::new().write(true).on_event(on_event).open("F").unwrap();
+        let desc = DescOptions::new().write(true).on_event(on_event).open("F").unwrap();
         let channel = desc.channel().unwrap();
         channel.write(8192, IoBuf::zeroed(512)).await.0.unwrap_err();
         let resize = |size| std::fs::File::options().write(true).open(&path).unwrap().set_len(size).unwrap();

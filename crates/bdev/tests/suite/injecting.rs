@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use spindle_bdev::modules::delay::{self, DelaySpec};
 use spindle_bdev::modules::error::{self, Effect, ErrorSpec, Injection, Target};
-use spindle_bdev::{Bdev, OpenOptions, Registry};
+use spindle_bdev::{Bdev, DescOptions, Registry};
 use spindle_block::{Channel, IoErrorKind, Operation, QueuePair};
 use spindle_mem::IoBuf;
 use spindle_reactor::now;
@@ -72,7 +72,7 @@ fn corrupted_data_differs_in_one_byte_and_the_writer_keeps_its_own() {
         result.unwrap();
         let own = [[1; 512], [2; 512]].concat();
         assert!(given.to_vec() == own, "the writer's data is as it was");
-        let base = OpenOptions::new().open("M0").unwrap().channel().unwrap();
+        let base = DescOptions::new().open("M0").unwrap().channel().unwrap();
         let mut expected = own.clone();
         expected[700] = 2 ^ 0xf0;
         assert!(base.read(512, IoBuf::zeroed(1024)).await.1.to_vec() == expected, "where it was meant to go");

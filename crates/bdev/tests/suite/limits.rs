@@ -40,7 +40,7 @@ fn blocks_have_512_to_65536_bytes_and_a_bdev_one_byte_less_than_2_to_the_63() {
 fn a_request_may_reach_the_last_block_and_not_the_next() {
     simulated(async |registry| {
         let desc =
-            malloc(&registry, "M0").await.descriptor(spindle_bdev::OpenOptions::new().write(true)).unwrap();
+            malloc(&registry, "M0").await.descriptor(spindle_bdev::DescOptions::new().write(true)).unwrap();
         let channel = desc.channel().unwrap();
         channel.write(63 * 512, IoBuf::zeroed(512)).await.0.unwrap();
         let past = channel.write(63 * 512, IoBuf::zeroed(1024)).await.0.unwrap_err();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use spindle_bdev::conformance::{self, Contents};
 use spindle_bdev::modules::delay::{self, DelaySpec};
-use spindle_bdev::{Bdev, OpenOptions, Registry};
+use spindle_bdev::{Bdev, DescOptions, Registry};
 use spindle_block::{Geometry, IoErrorKind};
 use spindle_mem::IoBuf;
 use spindle_reactor::{EngineKind, Thread, now, spawn_local, yield_now};
@@ -45,7 +45,7 @@ fn a_bdev_on_two_bases_holds_both_and_writes_to_both() {
         Bdev::open("R0").unwrap().channel().unwrap().write(512, IoBuf::copy_from(&[7; 512])).await.0.unwrap();
         for base in ["M0", "M1"] {
             assert_eq!(Bdev::open(base).unwrap_err().errno(), 1, "{base} is claimed");
-            let channel = OpenOptions::new().open(base).unwrap().channel().unwrap();
+            let channel = DescOptions::new().open(base).unwrap().channel().unwrap();
             let (read, data) = channel.read(512, IoBuf::zeroed(512)).await;
             read.unwrap();
             assert_eq!(data.to_vec(), [7; 512]);

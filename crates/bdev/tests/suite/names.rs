@@ -231,7 +231,7 @@ fn what_a_bdev_supports_is_what_its_device_does() {
             assert!(types.contains(yes), "{}", yes.name());
         }
         assert!(!types.contains(IoType::SeekHole) && !types.contains(IoType::Zcopy));
-        let desc = spindle_bdev::OpenOptions::new().open("M0").unwrap();
+        let desc = spindle_bdev::DescOptions::new().open("M0").unwrap();
         let channel = desc.channel().unwrap();
         assert!(channel.compare(0, IoBuf::zeroed(512)).await.0.is_ok(), "comparing changes nothing");
         assert_eq!(channel.copy(512, 0, 512).await.unwrap_err().kind, spindle_block::IoErrorKind::ReadOnly);

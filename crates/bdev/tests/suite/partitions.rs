@@ -90,7 +90,7 @@ async fn partitions_of(registry: &Registry, bytes: &[u8]) -> Vec<Bdev> {
     let spec = MallocSpec { name, numa_id, block_size: 512, num_blocks: BLOCKS, ..MallocSpec::default() };
     let base = malloc::create(registry, spec).await.unwrap();
     registry.wait_for_examine().await;
-    let desc = base.descriptor(spindle_bdev::OpenOptions::new().write(true)).unwrap();
+    let desc = base.descriptor(spindle_bdev::DescOptions::new().write(true)).unwrap();
     desc.channel().unwrap().write(0, IoBuf::copy_from(bytes)).await.0.unwrap();
     drop(desc);
     gpt::start(registry).await.unwrap();
@@ -143,13 +143,13 @@ fn partitions_of_the_two_types_become_bdevs_with_data_of_their_own_and_go_with_t
         );
         let base = registry.get("M0").unwrap();
         let (part, whole) =
-            (Bdev::open("M0p1").unwrap(), base.descriptor(spindle_bdev::OpenOptions::new()).unwrap());
+            (Bdev::open("M0p1").unwrap(), base.descriptor(spindle_bdev::DescOptions::new()).unwrap());
         part.channel().unwrap().write(512, IoBuf::copy_from(&[7; 512])).await.0.unwrap();
         let (read, data) = whole.channel().unwrap().read(41 * 512, IoBuf::zeroed(512)).await;
         read.unwrap();
         assert_eq!(data.to_vec(), [7; 512]);
         // It is the base of others now, and goes with them.
-        assert!(base.descriptor(spindle_bdev::OpenOptions::new().write(true)).is_err());
+        assert!(base.descriptor(spindle_bdev::DescOptions::new().write(true)).is_err());
         drop((part, whole));
         registry.unregister(&base).await.unwrap();
         assert!(registry.bdevs().is_empty());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use spindle_bdev::{Bdev, BdevError, Event, OpenOptions, Registry};
+use spindle_bdev::{Bdev, BdevError, DescOptions, Event, Registry};
 use spindle_mem::IoBuf;
 use spindle_reactor::EngineKind;
 
@@ -29,7 +29,7 @@ async fn user(rounds: u64, counts: &Arc<Counts>) {
             .fetch_add(1, Ordering::Relaxed);
         };
         let write = spindle_reactor::random().is_multiple_of(2);
-        let options = OpenOptions::new().write(write).on_event(on_event);
+        let options = DescOptions::new().write(write).on_event(on_event);
         match options.open("M0") {
             Ok(desc) => {
                 counts.opened.fetch_add(1, Ordering::Relaxed);

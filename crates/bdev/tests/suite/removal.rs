@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use spindle_bdev::modules::null::{self, NullSpec};
-use spindle_bdev::{Bdev, BdevError, Desc, Event, Grace, OpenOptions, Phase};
+use spindle_bdev::{Bdev, BdevError, Desc, DescOptions, Event, Grace, Phase};
 use spindle_block::IoErrorKind;
 use spindle_mem::IoBuf;
 use spindle_reactor::Thread;
@@ -20,7 +20,7 @@ fn keeping(name: &str) -> (Arc<Mutex<Option<Grace>>>, Desc) {
             *keeps.lock().unwrap() = Some(grace);
         }
     };
-    let desc = OpenOptions::new().on_event(on_event).open(name).unwrap();
+    let desc = DescOptions::new().on_event(on_event).open(name).unwrap();
     (kept, desc)
 }
 
@@ -38,7 +38,7 @@ fn a_removal_is_told_on_the_openers_thread_and_frees_the_names() {
                 assert_eq!(Thread::current().unwrap(), here);
                 seen.fetch_add(1, Ordering::Relaxed);
             };
-            OpenOptions::new().write(true).on_event(on_event).open("M0").unwrap()
+            DescOptions::new().write(true).on_event(on_event).open("M0").unwrap()
         });
         let desc = opened.await.unwrap();
         registry.unregister(&bdev).await.unwrap();
@@ -85,7 +85,7 @@ fn a_descriptor_whose_thread_is_gone_holds_no_removal_up() {
         let bdev = malloc(&registry, "M0").await;
         let worker = thread("worker");
         let opened =
-            worker.run(async || OpenOptions::new().on_event(|_| ()).open("M0").unwrap()).await.unwrap();
+            worker.run(async || DescOptions::new().on_event(|_| ()).open("M0").unwrap()).await.unwrap();
         worker.exit();
         worker.joined().await;
         registry.unregister(&bdev).await.unwrap();
@@ -99,7 +99,7 @@ fn a_closed_descriptor_is_told_nothing() {
         let bdev = malloc(&registry, "M0").await;
         let told = Arc::new(AtomicUsize::new(0));
         let seen = told.clone();
-        let desc = OpenOptions::new()
+        let desc = DescOptions::new()
             .on_event(move |_| _ = seen.fetch_add(1, Ordering::Relaxed))
             .open("M0")
             .unwrap();
@@ -201,7 +201,7 @@ fn a_dump_names_the_bdev_and_the_holders_of_a_removal_that_waits_for_a_grace() {
         for closes in [false, true] {
             let bdev = malloc(&registry, "M0").await;
             let (kept, desc) = keeping("M0");
-            let other = OpenOptions::new().holder("its reader").open("M0").unwrap();
+            let other = DescOptions::new().holder("its reader").open("M0").unwrap();
             let (removing, gone) = (registry.clone(), bdev.clone());
             let task = spindle_reactor::spawn_local(async move { removing.unregister(&gone).await });
             while kept.lock().unwrap().is_none() {

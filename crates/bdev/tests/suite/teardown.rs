@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use spindle_bdev::modules::error::{self, Effect, ErrorSpec, Injection, Target};
 use spindle_bdev::modules::passthru::{self, PassthruSpec};
-use spindle_bdev::{Bdev, LocalFuture, Module, OpenOptions, Registry};
+use spindle_bdev::{Bdev, DescOptions, LocalFuture, Module, Registry};
 use spindle_block::{Device, Geometry, IoErrorKind, LaneTable, Limits, Operation, QueuePair, Status};
 use spindle_mem::IoBuf;
 use spindle_reactor::{now, spawn_local, yield_now};
@@ -23,7 +23,7 @@ fn shape() -> Geometry {
 }
 
 pub fn pair(bdev: &Bdev) -> QueuePair {
-    bdev.descriptor(OpenOptions::new().write(true)).unwrap().queue_pair().unwrap()
+    bdev.descriptor(DescOptions::new().write(true)).unwrap().queue_pair().unwrap()
 }
 
 fn submit(pair: &mut QueuePair, requests: u64) {
@@ -129,7 +129,7 @@ fn a_removal_ends_1024_requests_that_a_device_keeps_or_has_no_room_or_no_memory_
 fn a_removal_ends_1024_changes_that_wait_for_a_comparison_of_their_blocks() {
     simulated(async |registry| {
         let (device, bdev) = silent::create(&registry, "S0", shape()).await;
-        let desc = bdev.descriptor(OpenOptions::new().write(true)).unwrap();
+        let desc = bdev.descriptor(DescOptions::new().write(true)).unwrap();
         let channel = desc.channel().unwrap();
         let ended = Rc::new(Cell::new(None));
         let told = ended.clone();
@@ -215,7 +215,7 @@ fn a_bdev_that_stands_on_one_that_keeps_requests_does_not_hold_its_removal_up() 
 fn a_removal_in_the_middle_of_a_reset_ends_it() {
     simulated(async |registry| {
         let (device, bdev) = silent::create(&registry, "S0", shape()).await;
-        let desc = bdev.descriptor(OpenOptions::new().write(true)).unwrap();
+        let desc = bdev.descriptor(DescOptions::new().write(true)).unwrap();
         let mut pair = desc.queue_pair().unwrap();
         submit(&mut pair, 8);
         let channel = desc.channel().unwrap();
@@ -257,7 +257,7 @@ impl Module for Reader {
     }
     fn examine(&self, bdev: Bdev) -> LocalFuture<'_, ()> {
         Box::pin(async move {
-            let channel = bdev.descriptor(OpenOptions::new()).unwrap().channel().unwrap();
+            let channel = bdev.descriptor(DescOptions::new()).unwrap().channel().unwrap();
             let read = channel.read(0, IoBuf::zeroed(512)).await.0;
             assert_eq!(read.unwrap_err().kind, IoErrorKind::Removed);
         })

@@ -8,7 +8,7 @@ use spindle_bdev::modules::error::{self, ErrorSpec};
 use spindle_bdev::modules::null::{self, NullSpec};
 use spindle_bdev::modules::passthru::{self, PassthruSpec};
 use spindle_bdev::modules::split::{self, SplitSpec};
-use spindle_bdev::{Bdev, BdevError, Event, OpenOptions, Registry, Uuid};
+use spindle_bdev::{Bdev, BdevError, DescOptions, Event, Registry, Uuid};
 use spindle_block::IoErrorKind;
 use spindle_mem::IoBuf;
 
@@ -38,7 +38,7 @@ fn a_passthru_bdev_has_the_data_of_its_base_and_claims_it() {
         assert_eq!((upper.geometry(), upper.base()), (base.geometry(), Some(base.clone())));
         assert_eq!(base.info().claim.unwrap().module, "passthru");
         assert_eq!(Bdev::open("M0").unwrap_err().errno(), 1);
-        let (over, under) = (Bdev::open("P0").unwrap(), OpenOptions::new().open("M0").unwrap());
+        let (over, under) = (Bdev::open("P0").unwrap(), DescOptions::new().open("M0").unwrap());
         let (over, under) = (over.channel().unwrap(), under.channel().unwrap());
         over.write(512, IoBuf::copy_from(&[7; 1024])).await.0.unwrap();
         let (read, data) = under.read(0, IoBuf::zeroed(2048)).await;
@@ -82,7 +82,7 @@ fn a_saved_configuration_has_a_split_and_an_error_bdev_that_wait_for_their_base(
         assert_eq!(saved(&registry), all);
         malloc(&registry, "M1").await;
         malloc(&registry, "M0").await;
-        assert_eq!(registry.open("M0p1", OpenOptions::new()).unwrap().bdev().name(), "M0p1");
+        assert_eq!(registry.open("M0p1", DescOptions::new()).unwrap().bdev().name(), "M0p1");
         assert_eq!(saved(&registry), all, "in the order of the requests, not of the bases");
         split::delete(&registry, "M0").await.unwrap();
         assert_eq!(saved(&registry), all[1..]);
@@ -168,7 +168,7 @@ fn a_base_that_grows_tells_the_openers_of_what_stands_on_it() {
             assert!(matches!(event, Event::Resize));
             seen.fetch_add(1, Ordering::Relaxed);
         };
-        let desc = OpenOptions::new().on_event(on_event).open("P1").unwrap();
+        let desc = DescOptions::new().on_event(on_event).open("P1").unwrap();
         let channel = desc.channel().unwrap();
         null::resize(&registry, "N0", 16).await.unwrap();
         while told.load(Ordering::Relaxed) == 0 {
@@ -199,7 +199,7 @@ fn parts_cover_the_base_side_by_side_and_hold_one_claim_on_it() {
             assert_eq!(beyond.unwrap_err().kind, IoErrorKind::OutOfRange);
             channel.copy(10 * 512, 0, 512).await.unwrap();
         }
-        let whole = OpenOptions::new().open("M0").unwrap().channel().unwrap();
+        let whole = DescOptions::new().open("M0").unwrap().channel().unwrap();
         let (read, data) = whole.read(0, IoBuf::zeroed(64 * 512)).await;
         read.unwrap();
         let expected = [vec![1; 21 * 512], vec![2; 21 * 512], vec![3; 21 * 512], vec![0; 512]].concat();

@@ -127,7 +127,7 @@ impl Lane for EmulationLane {
         }
         cx.let_pass_no_more(io.id());
         let Some((key, mut job)) = self.take(|known, _| known == key) else { return drop(cx.finish(io)) };
-        job.back(cx.finish(io), status);
+        job.request_ended(cx.finish(io), status);
         self.go_on(key, job, cx);
     }
 

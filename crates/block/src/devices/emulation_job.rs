@@ -129,7 +129,7 @@ impl Job {
     }
 
     /// Handles the end of its request below.
-    pub(crate) fn back(&mut self, memory: Buffers, status: Status) {
+    pub(crate) fn request_ended(&mut self, memory: Buffers, status: Status) {
         self.sent = None;
         self.memory = memory;
         // A lane that has nothing to reset: the device is quiet, which is what was asked for.

@@ -12,7 +12,7 @@ use std::task::Poll;
 
 use spindle_mem::{Buffers, IoBuf, SharedMem};
 
-pub use crate::top::load_layers::{Cutting, Empty};
+pub use crate::top::load_layers::{Empty, InPieces};
 use crate::{Channel, Device, Geometry, Io, IoErrorKind, OpenError, Operation, QueuePair, Status, Transfer};
 
 /// Which blocks to touch: seeded, so that two loads can touch the same.

@@ -44,19 +44,19 @@ impl Lane for EmptyLane {
 }
 
 /// A layer that cuts every request into equal pieces.
-pub struct Cutting {
+pub struct InPieces {
     below: Arc<dyn Device>,
     pieces: u64,
 }
 
-impl Cutting {
+impl InPieces {
     /// Cuts into `pieces` pieces, of at least one block each.
-    pub fn into_pieces(below: Arc<dyn Device>, pieces: u64) -> Arc<dyn Device> {
-        Arc::new(Cutting { below, pieces: pieces.max(1) })
+    pub fn of(below: Arc<dyn Device>, pieces: u64) -> Arc<dyn Device> {
+        Arc::new(InPieces { below, pieces: pieces.max(1) })
     }
 }
 
-impl Device for Cutting {
+impl Device for InPieces {
     fn name(&self) -> &str {
         "cutting"
     }

@@ -8,7 +8,7 @@ use spindle::Thread;
 use spindle::bdev::modules::malloc::{self, MallocSpec};
 use spindle::bdev::modules::null::{self, NullSpec};
 use spindle::bdev::modules::passthru::{self, PassthruSpec};
-use spindle::bdev::{Bdev, OpenOptions, Registry};
+use spindle::bdev::{Bdev, DescOptions, Registry};
 use spindle::block::Operation;
 use spindle::block::load::{PairLoad, Pattern, bare_copies};
 use spindle::mem::{IoBuf, SharedMem};
@@ -64,13 +64,13 @@ async fn measure(effort: Effort) -> Figures {
 
 /// Populates every page before anything is timed.
 async fn fill(bdev: &Bdev) -> Result<(), Failed> {
-    let desc = bdev.descriptor(OpenOptions::new().write(true))?;
+    let desc = bdev.descriptor(DescOptions::new().write(true))?;
     let whole = Pattern::sequential(&bdev.geometry(), u64::from(BLOCK))?;
     Ok(PairLoad::new(desc.queue_pair()?, Operation::Write, 1, whole).round(BLOCKS).await?)
 }
 
 async fn reads(bdev: &Bdev, depth: usize, effort: Effort) -> Result<Figure, Failed> {
-    let desc = bdev.descriptor(OpenOptions::new().write(true))?;
+    let desc = bdev.descriptor(DescOptions::new().write(true))?;
     let pattern = Pattern::random(&bdev.geometry(), u64::from(BLOCK), 1)?;
     let mut load = PairLoad::new(desc.queue_pair()?, Operation::Read, depth, pattern);
     let mut timed = Samples::start(format!("{} 4 KiB read, counted, depth {depth}", bdev.name()));
@@ -188,7 +188,7 @@ async fn on_core(
     busy: &AtomicUsize,
     cores: usize,
 ) -> Result<OnCores, Failed> {
-    let desc = bdev.descriptor(OpenOptions::new().write(true))?;
+    let desc = bdev.descriptor(DescOptions::new().write(true))?;
     let pattern = Pattern::random(&bdev.geometry(), u64::from(BLOCK), core + 1)?;
     let mut load = PairLoad::new(desc.queue_pair()?, Operation::Read, 32, pattern);
     let mut bare = Bare::of(memory, core + 1)?;

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use spindle::block::load::{Cutting, Empty, PairLoad, Pattern};
+use spindle::block::load::{Empty, InPieces, PairLoad, Pattern};
 use spindle::block::{Device, Geometry, HistogramOptions, LaneTable, Limits, Null, Operation};
 
 use super::figure::Figure;
@@ -54,7 +54,7 @@ fn cases() -> Result<Vec<Case>, Failed> {
         for parts in [1, 8] {
             let list = if parts == 1 { "" } else { ", a list of 8 buffers" };
             let what = format!("null, cut into {pieces}{list}");
-            cases.push(case(&what, Cutting::into_pieces(null()?, pieces), 32, parts));
+            cases.push(case(&what, InPieces::of(null()?, pieces), 32, parts));
         }
     }
     cases.push(case("null, a list of 8 buffers", null()?, 32, 8));

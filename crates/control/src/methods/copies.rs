@@ -5,7 +5,7 @@ use spindle_lvol::LvolError;
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
 use super::common::Added;
-use super::lvol_params::{late, lvol_on_bdev, under_way};
+use super::lvol_params::{lvol_on_bdev, refused_by_bdev, under_way};
 use crate::control::Control;
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
@@ -30,7 +30,7 @@ struct Started {
 async fn start(control: Control, params: Start) -> Result<Started, RpcError> {
     let source = lvol_on_bdev(&control, &params.src_lvol_name)?;
     let operation_id = control.copies().next();
-    let target = control.registry().get(&params.dst_bdev_name).map_err(late)?;
+    let target = control.registry().get(&params.dst_bdev_name).map_err(refused_by_bdev)?;
     let copy = source.shallow_copy(&target).await.map_err(|error| under_way(&error))?;
     control.copies().keep(operation_id, copy);
     Ok(Started { operation_id })

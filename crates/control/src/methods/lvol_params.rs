@@ -63,6 +63,6 @@ pub(super) fn selected(
 }
 
 /// An error of the bdev layer, answered as by methods that SPDK begins before it looks for the bdev.
-pub(super) fn late(error: BdevError) -> RpcError {
+pub(super) fn refused_by_bdev(error: BdevError) -> RpcError {
     RpcError::named(RpcError::INVALID_PARAMS, Errno::from_raw(error.errno()), error)
 }

@@ -6,7 +6,7 @@ use spindle_lvol::{LvolStore, StoreKey};
 use spindle_rpc::{BadParams, Method, RpcError, States, Table};
 
 use super::common::Added;
-use super::lvol_params::{late, lvol_on_bdev, under_way};
+use super::lvol_params::{lvol_on_bdev, refused_by_bdev, under_way};
 use crate::control::Control;
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
@@ -69,7 +69,7 @@ async fn set_parent(control: Control, params: SetParent) -> Result<bool, RpcErro
 
 async fn set_parent_bdev(control: Control, params: SetParent) -> Result<bool, RpcError> {
     let volume = lvol_on_bdev(&control, &params.lvol_name)?;
-    let parent = control.registry().get(&params.parent_name).map_err(late)?;
+    let parent = control.registry().get(&params.parent_name).map_err(refused_by_bdev)?;
     volume.set_parent_bdev(&parent).await.map_err(|error| under_way(&error))?;
     Ok(true)
 }

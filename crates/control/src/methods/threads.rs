@@ -128,11 +128,11 @@ async fn get_pollers(control: Control) -> Result<Threads<Pollers>, RpcError> {
 #[derive(Serialize)]
 struct Channels {
     name: String,
-    io_channels: Vec<Channel>,
+    io_channels: Vec<ChannelInfo>,
 }
 
 #[derive(Serialize)]
-struct Channel {
+struct ChannelInfo {
     name: String,
     #[serde(rename = "ref")]
     handles: usize,
@@ -141,7 +141,7 @@ struct Channel {
 async fn get_io_channels(control: Control) -> Result<Threads<Channels>, RpcError> {
     let channels = |thread: ThreadDump| {
         let channels = thread.channels.into_iter();
-        let channels = channels.map(|channel| Channel { name: channel.device, handles: channel.handles });
+        let channels = channels.map(|channel| ChannelInfo { name: channel.device, handles: channel.handles });
         Channels { name: thread.name, io_channels: channels.collect() }
     };
     Ok(of_all(&control, channels).await)

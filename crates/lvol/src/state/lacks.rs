@@ -6,7 +6,7 @@ use spindle_bdev::Uuid;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Lacks {
     /// The bdev of that UUID.
-    Outside(Uuid),
+    ExternalSnapshot(Uuid),
     /// Its name, which `by` has.
     Name { name: String, by: String },
 }

@@ -19,7 +19,7 @@ struct Maps {
     /// `None` for a reserved name.
     by_name: BTreeMap<Name, Option<BlobId>>,
     /// Volumes that read through a bdev outside of the store, by its UUID.
-    outside: BTreeMap<Uuid, Vec<BlobId>>,
+    external: BTreeMap<Uuid, Vec<BlobId>>,
 }
 
 impl Volumes {
@@ -39,18 +39,18 @@ impl Volumes {
     }
 
     /// Notes that a volume reads through the bdev of that UUID; the entry may outlive the volume.
-    pub(crate) fn reads_outside(&self, outside: Uuid, id: BlobId) {
+    pub(crate) fn reads_external(&self, external: Uuid, id: BlobId) {
         let mut maps = self.maps();
-        let ids = maps.outside.entry(outside).or_default();
+        let ids = maps.external.entry(external).or_default();
         if !ids.contains(&id) {
             ids.push(id);
         }
     }
 
     /// The volumes that read, or have read, through the bdev of that UUID.
-    pub(crate) fn reading(&self, outside: Uuid) -> Vec<Arc<LvolInner>> {
+    pub(crate) fn reading(&self, external: Uuid) -> Vec<Arc<LvolInner>> {
         let maps = self.maps();
-        let ids = maps.outside.get(&outside).into_iter().flatten();
+        let ids = maps.external.get(&external).into_iter().flatten();
         ids.filter_map(|id| maps.by_id.get(id).cloned()).collect()
     }
 

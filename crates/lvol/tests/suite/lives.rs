@@ -1,6 +1,6 @@
 //! The life of a store and its volumes.
 
-use spindle_bdev::{Bdev, Detail, IoType, NotificationKind, OpenOptions, Registry};
+use spindle_bdev::{Bdev, DescOptions, Detail, IoType, NotificationKind, Registry};
 use spindle_lvol::{ClearMethod, LvolError, LvolSpec, Lvols, StoreKey, StoreSpec};
 use spindle_mem::IoBuf;
 
@@ -141,7 +141,7 @@ fn a_volume_shrinks_only_while_it_is_not_open_and_holders_are_notified_of_growth
         let told = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let seen = told.clone();
         let count = move |_| _ = seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let desc = OpenOptions::new().on_event(count).open("lvs/vol").unwrap();
+        let desc = DescOptions::new().on_event(count).open("lvs/vol").unwrap();
         let refused = vol.resize(MIB).await.unwrap_err();
         assert_eq!(refused.errno(), 16, "{refused}");
         assert_eq!((vol.info().await.unwrap().size, desc.geometry().blocks()), (4 * MIB, 4 * MIB / 512));

@@ -1,7 +1,7 @@
 //! What happens to stores and volumes when their bdevs go, and when they come back.
 
 use spindle_bdev::modules::file::{self, FileSpec, Spelling};
-use spindle_bdev::{Bdev, OpenOptions, Registry};
+use spindle_bdev::{Bdev, DescOptions, Registry};
 use spindle_block::IoErrorKind;
 use spindle_lvol::{LvolSpec, Lvols};
 use spindle_mem::IoBuf;
@@ -33,7 +33,7 @@ fn deleting_an_open_volume_notifies_its_holders_and_does_not_wait_for_those_that
     simulated(async |registry, lvols| {
         let store = lvs(&registry, &lvols).await;
         let vol = thin(&store, "vol", 4).await;
-        let desc = OpenOptions::new().write(true).on_event(|_| ()).open("lvs/vol").unwrap();
+        let desc = DescOptions::new().write(true).on_event(|_| ()).open("lvs/vol").unwrap();
         let to = desc.channel().unwrap();
         fill(&to, 0, 1).await;
         vol.delete().await.unwrap();

@@ -1,7 +1,7 @@
 //! Volumes that have no bdev because something is in the way, and get it when that is gone.
 
 use spindle_bdev::modules::malloc::{self, MallocSpec};
-use spindle_bdev::{Bdev, OpenOptions, Registry, Uuid};
+use spindle_bdev::{Bdev, DescOptions, Registry, Uuid};
 use spindle_lvol::{Lvol, Lvols};
 use spindle_mem::IoBuf;
 use spindle_reactor::{EngineKind, ReportLevel, yield_now};
@@ -111,7 +111,7 @@ fn a_volume_without_its_name_can_be_deleted_and_gets_its_bdev_when_its_store_is_
 /// Copies the contents of a bdev to a new one of the same size.
 async fn copy(registry: &Registry, from: &Bdev, to: &str) -> Bdev {
     let target = malloc(registry, to, from.geometry().bytes() / MIB).await;
-    let (source, sink) = (OpenOptions::new().open(from.name()).unwrap(), Bdev::open(to).unwrap());
+    let (source, sink) = (DescOptions::new().open(from.name()).unwrap(), Bdev::open(to).unwrap());
     let (source, sink) = (source.channel().unwrap(), sink.channel().unwrap());
     for at in (0..from.geometry().bytes()).step_by(MIB as usize) {
         let (read, data) = source.read(at, IoBuf::zeroed(MIB as usize)).await;
@@ -163,7 +163,7 @@ fn no_volume_is_put_on_a_bdev_that_is_open_for_writing() {
         let store = lvs(&registry, &lvols).await;
         let outside = malloc(&registry, "E0", 4).await;
         let thin = thin(&store, "thin", 4).await;
-        let writer = outside.descriptor(OpenOptions::new().write(true).holder("NBD export \"x\"")).unwrap();
+        let writer = outside.descriptor(DescOptions::new().write(true).holder("NBD export \"x\"")).unwrap();
         // EPERM and EINVAL, as in SPDK.
         for (refused, errno) in [
             (store.clone_bdev(&outside, "clone").await.map(drop), 1),
@@ -196,7 +196,7 @@ fn a_clone_whose_bdev_is_open_for_writing_says_so_and_is_whole_when_that_is_clos
         drop(clone);
         let base = store.base().clone();
         store.unload().await.unwrap();
-        let writer = outside.descriptor(OpenOptions::new().write(true).holder("NBD export \"x\"")).unwrap();
+        let writer = outside.descriptor(DescOptions::new().write(true).holder("NBD export \"x\"")).unwrap();
         lvols.reload(&base).await;
         for name in ["lvs/clone", "lvs/snap"] {
             let lvol = lvols.lvol(name).unwrap();
@@ -219,7 +219,7 @@ fn volumes_in_use_are_named_when_the_bdev_of_their_store_goes() {
         let store = lvs(&registry, &lvols).await;
         thin(&store, "used", 1).await;
         thin(&store, "unused", 1).await;
-        let user = OpenOptions::new().holder("NBD export \"x\"").open("lvs/used").unwrap();
+        let user = DescOptions::new().holder("NBD export \"x\"").open("lvs/used").unwrap();
         registry.unregister(store.base()).await.unwrap();
         drop(user);
     });

@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::sync::{Arc, OnceLock, Weak};
 
-use spindle_bdev::{Event, OpenOptions, Registry};
+use spindle_bdev::{DescOptions, Event, Registry};
 use spindle_reactor::{ReportLevel, report, spawn_local, timeout};
 
 use super::Server;
@@ -55,7 +55,7 @@ pub(super) fn export(server: &Arc<Shared>, bdev: &str, how: BdevExport) -> Resul
             }
         }));
     };
-    let options = OpenOptions::new().write(writes).holder(format!("NBD export \"{}\"", shortened(&name)));
+    let options = DescOptions::new().write(writes).holder(format!("NBD export \"{}\"", shortened(&name)));
     let desc = found.descriptor(options.on_event(on_event)).map_err(failed)?;
     let export = Export { options: how.options, ..Export::of_desc(name.clone(), desc) };
     let added = server.add(export)?;

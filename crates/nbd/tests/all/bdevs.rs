@@ -8,7 +8,7 @@ use spindle_bdev::modules::delay::{self, DelaySpec};
 use spindle_bdev::modules::error::{self, Effect, ErrorSpec, Injection, Target};
 use spindle_bdev::modules::malloc::{self, MallocSpec};
 use spindle_bdev::modules::null::{self, NullSpec};
-use spindle_bdev::{Bdev, ClaimType, OpenOptions, Registry};
+use spindle_bdev::{Bdev, ClaimType, DescOptions, Registry};
 use spindle_block::Operation;
 use spindle_lvol::{LvolSpec, LvolStore, Lvols, StoreSpec};
 use spindle_nbd::{BdevExport, ExportError, ExportOptions, Options, Server};
@@ -419,7 +419,7 @@ fn a_snapshot_under_load_holds_what_was_acknowledged_before_it_and_nothing_later
 fn an_open_descriptor_is_exported_as_it_is() {
     with_registry(&KINDS[..1], async |registry: Registry, server: Server| {
         ram(&registry, "M0", 1).await;
-        let desc = OpenOptions::new().open("M0").unwrap();
+        let desc = DescOptions::new().open("M0").unwrap();
         server.add_export(spindle_nbd::Export::of_desc("disk", desc)).unwrap();
         let mut client = Client::new(&server, "disk", SIMPLE).await;
         assert_eq!(client.error(WRITE, 0, 0, 512, &[1; 512]).await, 1, "it is open for reading");

@@ -24,8 +24,8 @@ use crate::local::mail::Mail;
 use crate::say::ReportLevel;
 use crate::shared::port::Address;
 use crate::shared::thread::{EXITED, EXITING, ThreadShared};
+use crate::task::calls::CallId;
 use crate::task::host::Host;
-use crate::task::origins::Origin;
 use crate::task::pollers::Pollers;
 use crate::task::replies::Replies;
 use crate::task::tasks::{LocalFuture, Tasks};
@@ -280,9 +280,9 @@ impl ThreadCore {
         &self,
         future: LocalFuture,
         spawned_at: &'static Location<'static>,
-        origin: Option<Origin>,
+        call_id: Option<CallId>,
     ) -> TaskKey {
-        self.tasks.spawn(&self.shared, self.local.now.get(), future, spawned_at, origin)
+        self.tasks.spawn(&self.shared, self.local.now.get(), future, spawned_at, call_id)
     }
 }
 

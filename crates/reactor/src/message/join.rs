@@ -16,7 +16,7 @@ use crate::error::RunError;
 use crate::local::current;
 use crate::local::thread_core::ThreadCore;
 use crate::message::foreign::ForeignCell;
-use crate::message::run::{ReplyTo, cancel, foreign_origin, named, send_call};
+use crate::message::run::{ReplyTo, cancel, foreign_call_id, named, send_call};
 use crate::message::thread::Thread;
 use crate::task::waker::TaskKey;
 
@@ -58,8 +58,8 @@ impl<R: Send + 'static> JoinHandle<R> {
 
     /// A function that cancels the task.
     pub(crate) fn aborter(&self) -> impl FnOnce() + Send + 'static {
-        let (thread, origin) = (self.thread.clone(), foreign_origin(&self.cell));
-        move || cancel(&thread, origin)
+        let (thread, call_id) = (self.thread.clone(), foreign_call_id(&self.cell));
+        move || cancel(&thread, call_id)
     }
 
     /// Blocks the OS thread until the task has ended. For plain OS threads.
@@ -98,7 +98,7 @@ impl<R> JoinHandle<R> {
     /// elsewhere by a message.
     pub fn abort(&self) {
         match self.task {
-            Task::Called => cancel(&self.thread, foreign_origin(&self.cell)),
+            Task::Called => cancel(&self.thread, foreign_call_id(&self.cell)),
             Task::Local(key) => match self.core() {
                 Some(core) => core.tasks.cancel(key),
                 // A thread that is gone has dropped it.

@@ -17,7 +17,7 @@ use crate::local::current;
 use crate::message::foreign::ForeignCell;
 use crate::message::thread::Thread;
 use crate::shared::thread::ThreadShared;
-use crate::task::origins::Origin;
+use crate::task::calls::CallId;
 use crate::task::replies::Answer;
 
 /// The future of [`Thread::run`].
@@ -91,8 +91,8 @@ where
     let reply = Reply { to: Some(to) };
     let call = move || {
         let core = current::expect("a call");
-        let origin = reply.origin();
-        core.spawn(Box::pin(async move { reply.answer(f().await) }), called_at, origin);
+        let call_id = reply.call_id();
+        core.spawn(Box::pin(async move { reply.answer(f().await) }), called_at, call_id);
     };
     // Refused: the call was dropped, and its reply has delivered that.
     let _ = thread.shared.send(call);
@@ -146,9 +146,9 @@ pub(crate) fn named(error: RunError, thread: &Thread) -> RunError {
 
 impl<F, R> Drop for Run<F, R> {
     fn drop(&mut self) {
-        let origin = match &self.state {
+        let call_id = match &self.state {
             State::New(_) | State::Done => return,
-            State::Foreign(cell) => foreign_origin(cell),
+            State::Foreign(cell) => foreign_call_id(cell),
             State::Local { caller, number } => {
                 // An answer is dropped at the end of this function, while nothing is borrowed.
                 let freed = current::cloned()
@@ -157,24 +157,24 @@ impl<F, R> Drop for Run<F, R> {
                 if !matches!(freed, None | Some(Some(None))) {
                     return;
                 }
-                Origin { thread: caller.id, number: *number }
+                CallId { thread: caller.id, number: *number }
             }
         };
-        cancel(&self.thread, origin);
+        cancel(&self.thread, call_id);
     }
 }
 
 /// Cancels a call's future on its own thread.
-pub(crate) fn cancel(thread: &Thread, origin: Origin) {
+pub(crate) fn cancel(thread: &Thread, call_id: CallId) {
     // A thread that is gone has dropped it.
     let _ = thread.send_msg(move || {
-        current::cloned().into_iter().for_each(|core| core.tasks.cancel_origin(origin));
+        current::cloned().into_iter().for_each(|core| core.tasks.cancel_call(call_id));
     });
 }
 
 /// The identity of a call from outside.
-pub(crate) fn foreign_origin<R>(cell: &ForeignCell<R>) -> Origin {
-    Origin { thread: 0, number: cell.number }
+pub(crate) fn foreign_call_id<R>(cell: &ForeignCell<R>) -> CallId {
+    CallId { thread: 0, number: cell.number }
 }
 
 /// Where an answer goes.
@@ -189,10 +189,10 @@ struct Reply<R: Send + 'static> {
 }
 
 impl<R: Send + 'static> Reply<R> {
-    fn origin(&self) -> Option<Origin> {
+    fn call_id(&self) -> Option<CallId> {
         self.to.as_ref().map(|to| match to {
-            ReplyTo::Thread(caller, number) => Origin { thread: caller.id, number: *number },
-            ReplyTo::Cell(cell) => foreign_origin(cell),
+            ReplyTo::Thread(caller, number) => CallId { thread: caller.id, number: *number },
+            ReplyTo::Cell(cell) => foreign_call_id(cell),
         })
     }
 

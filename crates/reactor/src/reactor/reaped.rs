@@ -30,7 +30,7 @@ pub(crate) struct Reaped {
     /// In the order of arrival. Kept for its capacity.
     came: Vec<Completion>,
     /// Threads with waiting completions, in the order of their turns.
-    waiting: VecDeque<Flow>,
+    waiting: VecDeque<ThreadCompletions>,
     /// Unused queues, kept for their capacity.
     spare: Vec<VecDeque<Completion>>,
     /// Turns since the driver was last asked.
@@ -40,7 +40,7 @@ pub(crate) struct Reaped {
 }
 
 /// The completions of one thread, by its id.
-struct Flow {
+struct ThreadCompletions {
     thread: u64,
     completions: VecDeque<Completion>,
 }
@@ -108,7 +108,7 @@ impl Reaped {
             let known = self.waiting.iter_mut().position(|flow| flow.thread == thread);
             let place = known.unwrap_or_else(|| {
                 let completions = self.spare.pop().unwrap_or_default();
-                self.waiting.push_back(Flow { thread, completions });
+                self.waiting.push_back(ThreadCompletions { thread, completions });
                 self.waiting.len() - 1
             });
             self.waiting[place].completions.push_back(completion);

@@ -3,8 +3,8 @@
 //! Owned by the thread's running half, on its reactor. Nothing here knows threads or reactors: see
 //! [`host::Host`].
 
+pub(crate) mod calls;
 pub(crate) mod host;
-pub(crate) mod origins;
 pub(crate) mod poller_cell;
 pub(crate) mod pollers;
 pub(crate) mod replies;

@@ -20,8 +20,8 @@ use crate::diagnosis::activity::CallKind;
 use crate::diagnosis::wait::Wait;
 use crate::error::{Panicked, RunError};
 use crate::shared::thread::ThreadShared;
+use crate::task::calls::{CallId, Calls};
 use crate::task::host::Host;
-use crate::task::origins::{Origin, Origins};
 use crate::task::waker::{TaskKey, TaskWaker};
 
 /// A task without a result: the spawner has wrapped the future in one that delivers the result.
@@ -37,7 +37,7 @@ struct Slot {
     /// When it was last polled, and what it has waited for since.
     polled: Time,
     wait: Wait,
-    origin: Option<Origin>,
+    call_id: Option<CallId>,
     /// Set if it must be dropped once its poll returns.
     cancelled: bool,
 }
@@ -59,7 +59,7 @@ pub(crate) struct TaskInfo {
 pub(crate) struct Tasks {
     slots: RefCell<Slab<Slot>>,
     /// The tasks that answer calls.
-    origins: RefCell<Origins>,
+    calls: RefCell<Calls>,
     ready: RefCell<VecDeque<TaskKey>>,
     generation: Cell<u32>,
     /// The wait noted by the task that is being polled.
@@ -95,7 +95,7 @@ impl Tasks {
         now: Time,
         future: LocalFuture,
         spawned_at: &'static Location<'static>,
-        origin: Option<Origin>,
+        call_id: Option<CallId>,
     ) -> TaskKey {
         let generation = self.generation.get();
         self.generation.set(generation.wrapping_add(1));
@@ -103,7 +103,7 @@ impl Tasks {
         let place = slots.vacant_entry();
         let key = TaskKey { index: place.key() as u32, generation };
         let waker = self.waker(thread, key);
-        origin.into_iter().for_each(|origin| self.origins.borrow_mut().insert(origin, key.index));
+        call_id.into_iter().for_each(|call_id| self.calls.borrow_mut().insert(call_id, key.index));
         place.insert(Slot {
             generation,
             future: Some(future),
@@ -112,7 +112,7 @@ impl Tasks {
             spawned: now,
             polled: now,
             wait: Wait::Unknown,
-            origin,
+            call_id,
             cancelled: false,
         });
         self.ready.borrow_mut().push_back(key);
@@ -195,7 +195,7 @@ impl Tasks {
 
     fn remove(&self, key: TaskKey) {
         let slot = self.slots.borrow_mut().remove(key.index as usize);
-        slot.origin.into_iter().for_each(|origin| self.origins.borrow_mut().remove(origin));
+        slot.call_id.into_iter().for_each(|call_id| self.calls.borrow_mut().remove(call_id));
         let mut waker = slot.waker;
         if Arc::get_mut(&mut waker).is_some() {
             self.spare.borrow_mut().push(waker);
@@ -241,9 +241,9 @@ impl Tasks {
         }
     }
 
-    /// Drops the task that answers `origin`.
-    pub(crate) fn cancel_origin(&self, origin: Origin) {
-        let index = self.origins.borrow().find(origin);
+    /// Drops the task that answers the call.
+    pub(crate) fn cancel_call(&self, call_id: CallId) {
+        let index = self.calls.borrow().find(call_id);
         let key = |index| {
             let slots = self.slots.borrow();
             slots.get(index as usize).map(|slot| TaskKey { index, generation: slot.generation })

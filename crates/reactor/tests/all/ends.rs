@@ -10,6 +10,8 @@ use std::time::Duration;
 use spindle_engine::Bell;
 use spindle_reactor::*;
 
+use crate::on_one_reactor;
+
 const MS: Duration = Duration::from_millis(1);
 
 /// Far longer than anything here takes.
@@ -157,4 +159,28 @@ fn a_stop_ends_a_main_whose_thread_was_asked_to_exit_with_the_code_of_the_stop()
         other.run(async move || own.joined().await).await
     });
     assert!(matches!(ended, Err(RunError::Stopped { code: 130, .. })), "{ended:?}");
+}
+
+/// Sends a message to its own thread when dropped.
+struct SendsWhenDropped(Thread);
+
+impl Drop for SendsWhenDropped {
+    fn drop(&mut self) {
+        let _ = self.0.send_msg(|| ());
+    }
+}
+
+#[test]
+fn a_message_that_is_dropped_at_the_end_may_send_another_to_its_own_thread() {
+    on_one_reactor(|runtime| {
+        let ended = runtime.run(async || {
+            let me = Thread::current().unwrap();
+            // More than one turn takes, so that some are left when the thread ends.
+            for _ in 0..1000 {
+                let sends = SendsWhenDropped(me.clone());
+                me.send_msg(move || drop(sends)).unwrap();
+            }
+        });
+        ended.unwrap();
+    });
 }

@@ -21,6 +21,15 @@ fn other() -> Thread {
     Thread::create("other", 0..1024).unwrap()
 }
 
+/// A local task that does not end, and adds one when it is dropped.
+fn endless(ended: &Arc<AtomicUsize>) -> JoinHandle<()> {
+    let counts = Counts(ended.clone());
+    spawn_local(async move {
+        let _counts = counts;
+        sleep(Duration::from_secs(3600)).await;
+    })
+}
+
 /// Adds one when it is dropped.
 struct Counts(Arc<AtomicUsize>);
 
@@ -34,11 +43,7 @@ impl Drop for Counts {
 fn a_task_of_this_thread_is_awaited_and_given_up_on_another() {
     everywhere(async || {
         let (answer, ended) = (spawn_local(async { 7 }), Arc::new(AtomicUsize::new(0)));
-        let counts = Counts(ended.clone());
-        let endless: JoinHandle<()> = spawn_local(async move {
-            let _counts = counts;
-            sleep(Duration::from_secs(3600)).await;
-        });
+        let endless = endless(&ended);
         let there = other().try_run(async move || {
             let answer = answer.await?;
             endless.abort();
@@ -56,11 +61,7 @@ fn a_task_of_this_thread_is_awaited_and_given_up_on_another() {
 fn dropping_the_handle_of_a_local_task_elsewhere_cancels_it_here_if_asked() {
     everywhere(async || {
         let ended = Arc::new(AtomicUsize::new(0));
-        let counts = Counts(ended.clone());
-        let task = spawn_local(async move {
-            let _counts = counts;
-            sleep(Duration::from_secs(3600)).await;
-        });
+        let task = endless(&ended);
         let task = task.cancel_on_drop();
         other().run(async move || drop(task)).await.unwrap();
         while ended.load(Ordering::Relaxed) == 0 {
@@ -91,11 +92,7 @@ fn a_local_task_may_give_what_cannot_be_sent_and_says_when_it_has_ended() {
 fn aborting_a_local_task_here_drops_it_at_once() {
     everywhere(async || {
         let ended = Arc::new(AtomicUsize::new(0));
-        let counts = Counts(ended.clone());
-        let task = spawn_local(async move {
-            let _counts = counts;
-            sleep(Duration::from_secs(3600)).await;
-        });
+        let task = endless(&ended);
         assert!(timeout(Duration::ZERO, sleep(Duration::from_millis(1))).await.is_err());
         task.abort();
         assert_eq!(ended.load(Ordering::Relaxed), 1);

@@ -9,9 +9,19 @@ mod idle;
 mod io_device;
 mod join;
 mod lock;
+mod operations;
 mod panics;
-mod regressions;
 mod reports;
 mod rules;
 mod runtime;
 mod stress;
+mod timers;
+
+use spindle_reactor::{EngineKind, Runtime};
+
+fn on_one_reactor(test: impl Fn(Runtime)) {
+    test(Runtime::builder().reactors(1).engine(EngineKind::Epoll).build().unwrap());
+    for seed in 0..10 {
+        test(Runtime::builder().reactors(1).engine(EngineKind::Sim(seed)).build().unwrap());
+    }
+}

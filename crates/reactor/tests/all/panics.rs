@@ -2,13 +2,18 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::panic::panic_any;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use spindle_engine::Op;
 use spindle_reactor::*;
+
+use crate::on_one_reactor;
 
 /// Far longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
@@ -223,6 +228,43 @@ fn a_future_that_has_given_its_result_panics_when_it_is_polled_again_and_waits_f
                     other => panic!("{other:?}"),
                 }
             }
+        });
+        ended.unwrap();
+    });
+}
+
+#[test]
+fn a_poller_whose_captures_panic_when_dropped_does_not_end_its_reactor() {
+    on_one_reactor(|runtime| {
+        let ran = Arc::new(AtomicBool::new(false));
+        let seen = ran.clone();
+        runtime
+            .run(async move || {
+                let fails = PanicsWhenDropped;
+                let poller = Poller::active("fails", Wake::Event("messages"), move || {
+                    let _ = &fails;
+                    Busy::No
+                });
+                // Kept past main's end, so that the runtime drops the captures.
+                std::mem::forget(poller);
+                let fails = PanicsWhenDropped;
+                let me = Thread::current().unwrap();
+                yield_now().await;
+                me.send_msg(move || drop(fails)).unwrap();
+                seen.store(true, Ordering::Relaxed);
+            })
+            .unwrap();
+        assert!(ran.load(Ordering::Relaxed));
+    });
+}
+
+#[test]
+fn a_device_whose_part_panics_when_dropped_can_be_unregistered() {
+    on_one_reactor(|runtime| {
+        let ended = runtime.run(async || {
+            let device = IoDevice::register("panics", || Ok::<_, Infallible>(PanicsWhenDropped));
+            drop(device.channel().unwrap());
+            device.unregister().await.unwrap();
         });
         ended.unwrap();
     });

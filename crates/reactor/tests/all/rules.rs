@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use spindle_reactor::*;
 
+use crate::on_one_reactor;
+
 const MS: Duration = Duration::from_millis(1);
 
 /// Runs `main` on simulated reactors, by several seeds.
@@ -254,4 +256,29 @@ fn every_test_that_the_page_names_exists() {
         }
     }
     assert!(named > 50, "{named}");
+}
+
+#[test]
+fn a_poller_that_stops_an_older_one_is_itself_called_once_a_turn() {
+    on_one_reactor(|runtime| {
+        let most = runtime.run(async || {
+            let (calls, most) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+            let (counted, seen) = (calls.clone(), most.clone());
+            // Called last in each turn, being the oldest.
+            let _oldest = Poller::active("oldest", Wake::Event("messages"), move || {
+                seen.set(calls.replace(0).max(seen.get()));
+                Busy::No
+            });
+            let older =
+                Rc::new(RefCell::new(Some(Poller::active("older", Wake::Event("messages"), || Busy::No))));
+            let _newest = Poller::active("newest", Wake::Spin, move || {
+                drop(older.borrow_mut().take());
+                counted.set(counted.get() + 1);
+                Busy::No
+            });
+            sleep(Duration::from_micros(100)).await;
+            most.get()
+        });
+        assert_eq!(most.unwrap(), 1);
+    });
 }

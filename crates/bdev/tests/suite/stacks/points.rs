@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use spindle_bdev::modules::error::{self, Effect, Injection, Target};
-use spindle_bdev::{Bdev, BdevError, Desc, OpenOptions, Registry};
+use spindle_bdev::{Bdev, BdevError, Desc, DescOptions, Registry};
 use spindle_block::{Channel, Device, LaneTable, Limits, Operation, QueuePair, TableStats};
 use spindle_mem::IoBuf;
 use spindle_reactor::{EngineKind, Runtime, spawn_local, yield_now};
@@ -80,7 +80,7 @@ impl User {
 }
 
 async fn used(bdev: Bdev, seed: u64, signs: Arc<Signs>) -> Result<Outcome, BdevError> {
-    let desc = bdev.descriptor(OpenOptions::new().write(true))?;
+    let desc = bdev.descriptor(DescOptions::new().write(true))?;
     let (pair, channel) = (desc.queue_pair()?, Rc::new(desc.channel()?));
     let mut user = User { pair, channel, times: Default::default(), random: Random(seed), _desc: desc };
     user.submit(bdev.num_blocks());

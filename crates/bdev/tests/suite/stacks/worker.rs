@@ -277,7 +277,7 @@ impl Worker {
 
 /// The open bdev; none if it is gone.
 fn opened(bdev: &Bdev) -> Result<Option<spindle_bdev::Desc>, String> {
-    match bdev.descriptor(spindle_bdev::OpenOptions::new().write(true)) {
+    match bdev.descriptor(spindle_bdev::DescOptions::new().write(true)) {
         Ok(desc) => Ok(Some(desc)),
         Err(BdevError::BeingRemoved { .. } | BdevError::Gone { .. } | BdevError::NoSuchBdev { .. }) => {
             Ok(None)

@@ -27,7 +27,7 @@ pub(super) struct OutputFile {
     path: PathBuf,
     sink: Sink,
     /// What is replaced or overwritten, if there is anything.
-    claim: Option<Claim>,
+    locked: Option<LockedOutput>,
 }
 
 enum Sink {
@@ -61,7 +61,7 @@ impl OutputFile {
         // Unbuffered: writes are large already.
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let sink = Sink::Stream { file, kind: StreamKind::Stdout };
-        Ok(OutputFile { path: PathBuf::from("-"), sink, claim: None })
+        Ok(OutputFile { path: PathBuf::from("-"), sink, locked: None })
     }
 
     /// A file of `size` bytes. An existing file is touched only if `replace`, and never if it is in use, or has
@@ -87,7 +87,7 @@ impl OutputFile {
             return Ok(OutputFile {
                 path: path.to_owned(),
                 sink: open_sparse(path, size, replace, None)?,
-                claim: None,
+                locked: None,
             });
         };
         let is_input = |input: &&ImageFile| input.identity() == Identity::of(&metadata);
@@ -102,17 +102,17 @@ impl OutputFile {
             let opened = OpenOptions::new().write(true).open(path);
             let file = opened.map_err(|error| Failure::file(path, "opened for writing", error))?;
             let sink = Sink::Stream { file, kind: StreamKind::Pipe };
-            return Ok(OutputFile { path: path.to_owned(), sink, claim: None });
+            return Ok(OutputFile { path: path.to_owned(), sink, locked: None });
         }
         if !replace {
             return Err(Failure::Exists { path: path.to_owned() });
         }
-        let claim = Claim::of(path, inputs)?;
+        let locked = LockedOutput::of(path, inputs)?;
         let sink = match kind.is_file() {
             true => open_sparse(path, size, replace, Some(&Rights::of(&metadata)))?,
-            false => open_device(path, size, &claim)?,
+            false => open_device(path, size, &locked)?,
         };
-        Ok(OutputFile { path: path.to_owned(), sink, claim: Some(claim) })
+        Ok(OutputFile { path: path.to_owned(), sink, locked: Some(locked) })
     }
 
     /// The next bytes, which begin at byte `at`.
@@ -141,7 +141,7 @@ impl OutputFile {
     /// Makes the whole file appear under its name.
     pub(super) fn finish(self) -> Result<(), Failure> {
         // Kept to the end.
-        let OutputFile { path, sink, claim: _claim } = self;
+        let OutputFile { path, sink, locked: _locked } = self;
         match sink {
             Sink::Sparse { file, target, replace: true } => {
                 file.replace(&target).map_err(|error| Failure::file(&path, "replaced", error))?;
@@ -292,9 +292,9 @@ fn link(file: &File, name: &Path) -> io::Result<()> {
     Ok(rustix::fs::linkat(CWD, path_of(file), CWD, name, AtFlags::SYMLINK_FOLLOW)?)
 }
 
-fn open_device(path: &Path, size: u64, claim: &Claim) -> Result<Sink, Failure> {
+fn open_device(path: &Path, size: u64, locked: &LockedOutput) -> Result<Sink, Failure> {
     let failed = |error| Failure::file(path, "opened for writing", error);
-    let opened = claim.file.as_ref().ok_or_else(|| failed(ErrorKind::PermissionDenied.into()))?;
+    let opened = locked.file.as_ref().ok_or_else(|| failed(ErrorKind::PermissionDenied.into()))?;
     let mut file = opened.try_clone().map_err(failed)?;
     let measured = file.seek(SeekFrom::End(0)).and_then(|end| file.rewind().map(|()| end));
     let found = measured.map_err(|error| Failure::file(path, "measured", error))?;
@@ -306,15 +306,15 @@ fn open_device(path: &Path, size: u64, claim: &Claim) -> Result<Sink, Failure> {
 
 /// An existing file or device that the export replaces or overwrites. It is locked until the export ends, where the
 /// system has locks.
-struct Claim {
+struct LockedOutput {
     /// Open for writing, if it may be written.
     file: Option<File>,
     _held: Option<Held>,
 }
 
-impl Claim {
+impl LockedOutput {
     /// An error if it is in use, or has bytes of an input.
-    fn of(path: &Path, inputs: &[&ImageFile]) -> Result<Claim, Failure> {
+    fn of(path: &Path, inputs: &[&ImageFile]) -> Result<LockedOutput, Failure> {
         let there = ImageFile::open(path)?;
         if inputs.iter().any(|input| share_bytes(input.file(), there.file())) {
             return Err(Failure::OutputIsInput { path: path.to_owned() });
@@ -329,7 +329,7 @@ impl Claim {
             // Its folder may be written, so that it can be replaced.
             Err(_) if there.is_file() => {
                 return match write_lock(there.file()) {
-                    None => Ok(Claim { file: None, _held: None }),
+                    None => Ok(LockedOutput { file: None, _held: None }),
                     Some(_) => Err(Failure::InUse {
                         path: path.to_owned(),
                         by: "another process writes to it".into(),
@@ -343,12 +343,12 @@ impl Claim {
             Err(error) => return Err(Failure::file(path, "opened for writing", error)),
         };
         match hold(&file, path) {
-            Ok(held) => Ok(Claim { file: Some(file), _held: Some(held) }),
+            Ok(held) => Ok(LockedOutput { file: Some(file), _held: Some(held) }),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 Err(Failure::Open(printable(error.to_string().as_bytes())))
             }
             // A file system without locks.
-            Err(_) if there.is_file() => Ok(Claim { file: Some(file), _held: None }),
+            Err(_) if there.is_file() => Ok(LockedOutput { file: Some(file), _held: None }),
             Err(error) => Err(Failure::file(path, "locked", error)),
         }
     }

@@ -1,7 +1,5 @@
 //! The fault model's disk: what a crash, a fault and an observer may and may not do.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 

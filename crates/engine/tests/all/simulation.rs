@@ -1,16 +1,12 @@
 //! The simulation alone: one seed, one history; virtual time; whose turn it is.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod suite;
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::suite::{buffer, pattern};
 use spindle_engine::sim::{Disk, DiskOptions, Fault, Operation, World};
 use spindle_engine::{Completion, Driver, Op, OpenOptions, Output, Time, Token, spawn_pinned};
 use spindle_mem::IoBuf;
-use suite::{buffer, pattern};
 
 /// Three cores that write, read and flush one disk and sleep in between. Returns the trace hash, and
 /// the tokens in the order in which they completed.

@@ -1,4 +1,4 @@
-//! What happens to bdevs, as it is told to the runtime's reporter.
+//! Reports events of bdevs to the log.
 
 use crate::Bdev;
 
@@ -14,7 +14,7 @@ const FLAGS: [(&str, &str); 8] = [
     ("uring", "uring"),
 ];
 
-/// Tells of an event, as what the bdev does and as what its module does.
+/// Reports an event under the flag of bdevs and under that of its module.
 pub(crate) fn event(bdev: &Bdev, what: &str) {
     let said = || format!("{:?} of module {} {what}", bdev.name(), bdev.module());
     spindle_reactor::tell("bdev", said);

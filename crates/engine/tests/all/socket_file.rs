@@ -1,17 +1,13 @@
 //! A Unix socket's path with one owner: which listeners are refused, what is taken over, what is left.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod suite;
-
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use crate::suite::Bench;
 use spindle_engine::{EngineKind, Listener, Op, Output};
-use suite::Bench;
 
 fn listen(bench: &mut Bench, path: &Path) -> Listener {
     match bench.output(Op::ListenAlone { path: Box::new(path.to_owned()), backlog: 4 }) {

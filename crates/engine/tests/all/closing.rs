@@ -1,16 +1,12 @@
 //! A worker thread closes a file, never the thread that drops the last handle, and no close is lost.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod suite;
-
 use std::io;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::suite::Bench;
 use spindle_engine::{Bell, EngineKind, File, Op, OpenOptions, Output, spawn_pinned};
-use suite::Bench;
 
 const KINDS: [EngineKind; 2] = [EngineKind::IoUring, EngineKind::Epoll];
 

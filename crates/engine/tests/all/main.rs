@@ -1,7 +1,12 @@
-//! The common suite over every engine: files, time and waking, sockets, cancelling, overflow.
+//! The common suite over every engine (files, time and waking, sockets, cancelling, overflow), and what only some have.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod closing;
+mod disk;
+mod simulation;
+mod socket_file;
+#[path = "../suite/mod.rs"]
 mod suite;
 
 use std::fs;

@@ -5,7 +5,7 @@
 
 /// Identifies a task from outside: the calling thread's id (0 outside Spindle threads) and the call's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Origin {
+pub(crate) struct CallId {
     pub(crate) thread: u64,
     pub(crate) number: u64,
 }
@@ -13,30 +13,30 @@ pub(crate) struct Origin {
 /// The places of the tasks that answer calls. At most half full; an entry is at its hash, or in the first free
 /// place after that.
 #[derive(Default)]
-pub(crate) struct Origins {
+pub(crate) struct Calls {
     /// Its length is a power of two, or 0.
-    places: Vec<Option<(Origin, u32)>>,
+    places: Vec<Option<(CallId, u32)>>,
     len: usize,
 }
 
-impl Origins {
-    /// Notes that the task at `task` answers `origin`.
-    pub(crate) fn insert(&mut self, origin: Origin, task: u32) {
+impl Calls {
+    /// Notes that the task at `task` answers the call.
+    pub(crate) fn insert(&mut self, call_id: CallId, task: u32) {
         if (self.len + 1) * 2 > self.places.len() {
             self.grow();
         }
-        self.put(origin, task);
+        self.put(call_id, task);
         self.len += 1;
     }
 
-    /// The place of the task that answers `origin`.
-    pub(crate) fn find(&self, origin: Origin) -> Option<u32> {
-        self.position(origin).and_then(|at| self.places[at]).map(|(_, task)| task)
+    /// The place of the task that answers the call.
+    pub(crate) fn find(&self, call_id: CallId) -> Option<u32> {
+        self.position(call_id).and_then(|at| self.places[at]).map(|(_, task)| task)
     }
 
-    /// Removes `origin`.
-    pub(crate) fn remove(&mut self, origin: Origin) {
-        let Some(mut free) = self.position(origin) else { return };
+    /// Removes the call.
+    pub(crate) fn remove(&mut self, call_id: CallId) {
+        let Some(mut free) = self.position(call_id) else { return };
         self.len -= 1;
         // Entries after it that a search would now miss move up.
         let mut at = free;
@@ -55,36 +55,36 @@ impl Origins {
         }
     }
 
-    fn position(&self, origin: Origin) -> Option<usize> {
+    fn position(&self, call_id: CallId) -> Option<usize> {
         if self.places.is_empty() {
             return None;
         }
-        let mut at = self.home(origin);
+        let mut at = self.home(call_id);
         loop {
             match self.places[at] {
-                Some((there, _)) if there == origin => return Some(at),
+                Some((there, _)) if there == call_id => return Some(at),
                 Some(_) => at = self.next(at),
                 None => return None,
             }
         }
     }
 
-    fn put(&mut self, origin: Origin, task: u32) {
-        let mut at = self.home(origin);
+    fn put(&mut self, call_id: CallId, task: u32) {
+        let mut at = self.home(call_id);
         while self.places[at].is_some() {
             at = self.next(at);
         }
-        self.places[at] = Some((origin, task));
+        self.places[at] = Some((call_id, task));
     }
 
     fn grow(&mut self) {
         let room = (self.places.len() * 2).max(8);
         let before = std::mem::replace(&mut self.places, vec![None; room]);
-        before.into_iter().flatten().for_each(|(origin, task)| self.put(origin, task));
+        before.into_iter().flatten().for_each(|(call_id, task)| self.put(call_id, task));
     }
 
     /// Where a search begins. The table must not be empty.
-    fn home(&self, Origin { thread, number }: Origin) -> usize {
+    fn home(&self, CallId { thread, number }: CallId) -> usize {
         let mixed = (number ^ thread.rotate_left(40)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         (mixed >> 32) as usize & (self.places.len() - 1)
     }
@@ -108,32 +108,32 @@ mod tests {
     #[test]
     fn it_finds_what_is_there_and_nothing_else_whatever_comes_and_goes() {
         let mut rng = Rng::new(1);
-        let (mut origins, mut model) = (Origins::default(), BTreeMap::new());
+        let (mut calls, mut model) = (Calls::default(), BTreeMap::new());
         for step in 0..20_000u32 {
             let (thread, number) = (rng.next_u64() % 3, rng.next_u64() % 64);
             // The numbers of calls from other threads begin with a generation.
             let number = if thread == 0 { number } else { number << 32 | number };
-            let origin = Origin { thread, number };
+            let call_id = CallId { thread, number };
             match model.remove(&(thread, number)) {
                 Some(task) => {
-                    assert_eq!(origins.find(origin), Some(task));
-                    origins.remove(origin);
+                    assert_eq!(calls.find(call_id), Some(task));
+                    calls.remove(call_id);
                 }
                 None => {
                     model.insert((thread, number), step);
-                    origins.insert(origin, step);
+                    calls.insert(call_id, step);
                 }
             }
-            assert_eq!(origins.len, model.len());
+            assert_eq!(calls.len, model.len());
             if step % 64 == 0 {
                 for (thread, number) in (0..3).flat_map(|thread| (0..64).map(move |number| (thread, number)))
                 {
                     let number = if thread == 0 { number } else { number << 32 | number };
-                    let found = origins.find(Origin { thread, number });
+                    let found = calls.find(CallId { thread, number });
                     assert_eq!(found, model.get(&(thread, number)).copied());
                 }
             }
         }
-        assert!(origins.places.len() <= 512, "it grows with what is there at once: {}", origins.places.len());
+        assert!(calls.places.len() <= 512, "it grows with what is there at once: {}", calls.places.len());
     }
 }
