@@ -226,11 +226,17 @@ fn files_below(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
 
 /// Every Rust file of the project, by its path from the root, with its text.
 fn sources() -> Vec<(String, String)> {
+    let sources = sources_below(&root());
+    assert!(sources.len() > 20, "the walk must have found the tree, not {} files", sources.len());
+    sources
+}
+
+/// Every Rust file below a folder, by its path from there, with its text.
+fn sources_below(folder: &Path) -> Vec<(String, String)> {
     let mut paths = Vec::new();
-    files_below(&root(), "rs", &mut paths);
+    files_below(folder, "rs", &mut paths);
     paths.sort();
-    assert!(paths.len() > 20, "the walk must have found the tree, not {} files", paths.len());
-    let relative = |p: &Path| p.strip_prefix(root()).expect("below the root").to_string_lossy().into_owned();
+    let relative = |p: &Path| p.strip_prefix(folder).expect("below it").to_string_lossy().into_owned();
     paths.iter().map(|p| (relative(p), fs::read_to_string(p).expect("source is UTF-8"))).collect()
 }
 
@@ -334,9 +340,7 @@ fn imports_run_downwards() {
 
 /// The files of a crate by their paths below its `src`.
 fn files_of(krate: &str) -> BTreeMap<String, String> {
-    let source = format!("crates/{krate}/src/");
-    let of_crate = |(path, text): (String, String)| Some((path.strip_prefix(&source)?.to_owned(), text));
-    sources().into_iter().filter_map(of_crate).collect()
+    sources_below(&root().join("crates").join(krate).join("src")).into_iter().collect()
 }
 
 /// The folder or file in `src` that has a module.
