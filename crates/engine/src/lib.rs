@@ -71,7 +71,7 @@ pub use kind::{BadEngineKind, ENGINE_VARIABLE, EngineKind};
 pub use op::{Completion, Op, Output, Token};
 pub use open::{Asker, Direct, FileInfo, OpenOptions};
 pub use os_thread::{OsThread, OsThreadTimes, run_on, spawn_pinned};
-pub use owned::{Held, WriteLock, hold, share_bytes, write_lock};
+pub use owned::{Held, WriteLock, drop_pages, hold, share_bytes, write_lock};
 pub use receive_pool::ReceivePool;
 pub use report::{accepts, open_log, report, report_to};
 pub use signals::{Signal, SignalError, Signals, ignore_deadly_signals};

@@ -82,6 +82,9 @@ impl OpenOptions {
     /// Locks what a block device lies on, too: the file behind a loop device, the disk of a partition, the
     /// parts of a device-mapper or RAID device. `docs/one-writer.md` lists what is locked and what the system
     /// cannot tell.
+    ///
+    /// Locked or not, of a block device nothing is read from pages that the kernel had before the open; see
+    /// [`drop_pages`](crate::drop_pages).
     pub fn locked(mut self, yes: bool) -> Self {
         self.locked = yes;
         self

@@ -167,23 +167,28 @@ fn two_halves_of_a_file_have_a_writer_each() {
     exclude_each_other(&mut bench, Path::new(&second.0), &file);
 }
 
-#[test]
-fn a_partition_shares_its_writer_with_the_disk_and_the_file_and_not_with_other_partitions() {
-    let Some((mut bench, file)) = bench_with_backing() else { return };
-    let backing = std::fs::File::options().write(true).open(&file).unwrap();
-    // Two partitions of 1 MiB, the first at 1 MiB.
+/// A loop device over a file with two partitions of 1 MiB, the first at 1 MiB. None where they are not shown.
+fn with_partitions(file: &Path) -> Option<(Loop, [String; 2])> {
+    let backing = std::fs::File::options().write(true).open(file).unwrap();
     for (at, start) in [(446, 2048_u32), (462, 4096)] {
         let entry =
             [&[0, 0, 0, 0, 0x83, 0, 0, 0][..], &start.to_le_bytes(), &2048_u32.to_le_bytes()].concat();
         backing.write_all_at(&entry, at).unwrap();
     }
     backing.write_all_at(&[0x55, 0xAA], 510).unwrap();
-    let disk = Loop::with(&file, &["--partscan"]).unwrap();
+    let disk = Loop::with(file, &["--partscan"]).unwrap();
     let parts = ["p1", "p2"].map(|part| format!("{}{part}", disk.0));
     if !Path::new(&parts[1]).exists() {
         eprintln!("skipped: the kernel shows no partitions of loop devices here");
-        return;
+        return None;
     }
+    Some((disk, parts))
+}
+
+#[test]
+fn a_partition_shares_its_writer_with_the_disk_and_the_file_and_not_with_other_partitions() {
+    let Some((mut bench, file)) = bench_with_backing() else { return };
+    let Some((disk, parts)) = with_partitions(&file) else { return };
     go_together(&mut bench, Path::new(&parts[0]), Path::new(&parts[1]));
     exclude_each_other(&mut bench, Path::new(&parts[0]), Path::new(&disk.0));
     exclude_each_other(&mut bench, Path::new(&parts[1]), &file);
@@ -248,4 +253,65 @@ fn a_device_that_only_refuses_writes_is_refused_when_it_is_opened_for_them() {
         "{error}"
     );
     bench.open(OpenOptions::new(&device.0).writable(true).locked(true));
+}
+
+/// What is written to a file at the place where a device begins is read of the device by each later open, although the
+/// kernel has pages of that, and of the devices between, from before.
+fn is_read_anew(bench: &mut Bench, device: &Path, between: &[&Path], (file, at): (&Path, u64)) {
+    let backing = std::fs::File::options().write(true).open(file).unwrap();
+    // The kernel keeps the pages of a device as long as it is open.
+    let open = |path: &&Path| std::fs::File::open(path).unwrap();
+    let kept: Vec<_> = between.iter().chain([&device]).map(open).collect();
+    let ways = [(false, false), (false, true), (true, true), (true, false)];
+    for (salt, (writable, locked)) in (1..).zip(ways) {
+        for kept in &kept {
+            assert!(kept.read_at(&mut vec![0; 2 << 20], 0).unwrap() > 0);
+        }
+        let bytes = pattern(64 << 10, salt);
+        backing.write_all_at(&bytes, at).unwrap();
+        let opened = bench.open(OpenOptions::new(device).writable(writable).locked(locked));
+        let read = bench.read(&opened, 0, bytes.len());
+        assert!(read == bytes, "{device:?}, writable: {writable}, locked: {locked}");
+    }
+}
+
+#[test]
+fn an_opened_device_shows_what_lies_there_and_not_what_the_kernel_read_before() {
+    let Some((mut bench, file)) = bench_with_backing() else { return };
+    let device = Loop::over(&file).unwrap();
+    is_read_anew(&mut bench, Path::new(&device.0), &[], (&file, 0));
+    let above = Loop::over(Path::new(&device.0)).unwrap();
+    is_read_anew(&mut bench, Path::new(&above.0), &[Path::new(&device.0)], (&file, 0));
+}
+
+#[test]
+fn an_opened_partition_or_mapped_device_shows_what_lies_there() {
+    let Some((mut bench, file)) = bench_with_backing() else { return };
+    if let Some((disk, parts)) = with_partitions(&file) {
+        is_read_anew(&mut bench, Path::new(&parts[0]), &[Path::new(&disk.0)], (&file, 1 << 20));
+    }
+    let disk = Loop::over(&file).unwrap();
+    let above = Loop::over(Path::new(&disk.0)).unwrap();
+    let Some(mapped) = Mapped::over(&above.0, 2048, 2048) else {
+        eprintln!("skipped: no device-mapper device can be made here");
+        return;
+    };
+    is_read_anew(&mut bench, &mapped.path(), &[Path::new(&disk.0)], (&file, 1 << 20));
+}
+
+#[test]
+fn pages_that_a_writer_of_a_device_left_behind_never_go_over_newer_bytes_of_its_file() {
+    let Some((mut bench, file)) = bench_with_backing() else { return };
+    let device = Loop::over(&file).unwrap();
+    let above = Loop::over(Path::new(&device.0)).unwrap();
+    for (salt, left) in (1..).zip([&device, &above]) {
+        let writer = std::fs::File::options().write(true).open(&left.0).unwrap();
+        writer.write_all_at(&pattern(64 << 10, salt), 0).unwrap();
+        let opened = bench.open(OpenOptions::new(&file).writable(true).locked(true));
+        let newer = pattern(64 << 10, salt + 100);
+        bench.write(&opened, 0, &newer);
+        writer.sync_all().unwrap();
+        std::fs::File::open(&device.0).unwrap().sync_all().unwrap();
+        assert!(bench.read(&opened, 0, newer.len()) == newer, "{}", left.0);
+    }
 }

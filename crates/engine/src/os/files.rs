@@ -13,7 +13,7 @@ use super::iovec::{self, IoVecs};
 use crate::handle::Body;
 use crate::owned::closing::OpenFd;
 use crate::owned::reworded::reworded;
-use crate::owned::{layers, lock};
+use crate::owned::{layers, lock, page_cache};
 use crate::{Direct, File, FileInfo, Op, OpenOptions, Output};
 
 /// Bytes of zeroes written at once where the kernel has no faster way.
@@ -68,7 +68,10 @@ pub(crate) fn open(options: &OpenOptions) -> io::Result<(OpenFd, FileInfo)> {
     };
     if options.writable {
         refuse_unwritable(&fd, &stat, &options.path)?;
+        page_cache::write_out_above(&stat);
     }
+    // After the lock was taken: another program may have changed since what was read before.
+    page_cache::drop_pages_of(fd.as_fd(), &stat);
     Ok((OpenFd::new(fd, locks), info))
 }
 

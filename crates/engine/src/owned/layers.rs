@@ -98,6 +98,12 @@ pub(super) fn beneath(root: &Path, device: Number) -> Vec<Layer> {
     found
 }
 
+/// The numbers of all block devices.
+pub(super) fn all(root: &Path) -> impl Iterator<Item = Number> {
+    let devices = fs::read_dir(root.join("sys/dev/block")).into_iter().flatten().flatten();
+    devices.filter_map(|device| parse(device.file_name().to_str()?))
+}
+
 /// A device made from this one.
 pub(crate) fn above(root: &Path, device: Number) -> Option<PathBuf> {
     let holder = fs::read_dir(folder(root, device).join("holders")).ok()?.flatten().next()?;

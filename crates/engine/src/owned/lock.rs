@@ -15,6 +15,7 @@ use rustix::fs::{Mode, OFlags, Stat};
 use rustix::time::Timespec;
 
 use super::layers::{self, Kind, Layer, Part};
+use super::page_cache;
 
 /// How often to retry a lock that no process seems to hold, and the pause before each time: 2 s in all. The
 /// kernel keeps the open files of a killed process until its transfers are over.
@@ -102,18 +103,21 @@ pub struct Held {
 
 /// Keeps other programs on this engine away from a file or device that is open for writing: the lock that an open
 /// with [`locked`](crate::OpenOptions::locked) takes, until the file is closed, for its layers until the result
-/// drops. `path` is the name in errors.
+/// drops. Of a block device it drops the [pages](crate::drop_pages) read before. `path` is the name in errors.
 ///
 /// # Errors
 /// Of kind [`io::ErrorKind::WouldBlock`], with the holder's name, if another program has it; others if the file system
 /// has no locks.
 pub fn hold(file: &fs::File, path: &Path) -> io::Result<Held> {
     let stat = rustix::fs::fstat(file)?;
-    Ok(Held { _layers: lock(file.as_fd(), true, path, &stat)? })
+    let layers = lock(file.as_fd(), true, path, &stat)?;
+    page_cache::write_out_above(&stat);
+    page_cache::drop_pages_of(file.as_fd(), &stat);
+    Ok(Held { _layers: layers })
 }
 
 /// Opens a layer; for writing if the lock is exclusive and the layer may be written.
-fn open_layer(layer: &Layer, exclusive: bool) -> Option<(OwnedFd, Stat)> {
+pub(super) fn open_layer(layer: &Layer, exclusive: bool) -> Option<(OwnedFd, Stat)> {
     let open = |access| {
         rustix::fs::open(&layer.path, access | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).ok()
     };

@@ -5,9 +5,11 @@ pub(crate) mod closing;
 pub(crate) mod layers;
 pub(crate) mod lock;
 mod overlap;
+pub(crate) mod page_cache;
 pub(crate) mod reworded;
 pub(crate) mod socket_file;
 
 pub(crate) use closing::{Closes, FileFd, OwnedSocketFile, PendingClose};
 pub use lock::{Held, WriteLock, hold, write_lock};
 pub use overlap::share_bytes;
+pub use page_cache::drop_pages;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::fs::Stat;
 
-use super::layers::{self, Kind, Number, Part};
+use super::layers::{self, Kind, Layer, Number, Part};
 
 /// Where sysfs and the device nodes are.
 const ROOT: &str = "/";
@@ -14,6 +14,7 @@ const ROOT: &str = "/";
 /// or one lies on the other or on a part of what the other lies on. Two devices made of the same devices, as volumes
 /// of one LVM group are, count as apart. What a layer does not tell (`docs/one-writer.md`) is not found here either.
 pub fn share_bytes(one: &fs::File, other: &fs::File) -> bool {
+    let places = |file: &fs::File| rustix::fs::fstat(file).map_or(Vec::new(), |stat| places(&stat));
     let (one, other) = (places(one), places(other));
     one.iter().any(|one| other.iter().any(|other| one.meets(other)))
 }
@@ -40,19 +41,35 @@ impl Place {
     }
 }
 
-/// An open file or device, and all that it lies on.
-fn places(file: &fs::File) -> Vec<Place> {
-    let Ok(stat) = rustix::fs::fstat(file) else { return Vec::new() };
-    let own = Place { object: object(&stat), part: Part::WHOLE, shared: false };
-    let Some(device) = layers::number_of(&stat) else { return vec![own] };
-    let below = layers::beneath(Path::new(ROOT), device).into_iter().filter_map(|layer| {
+/// The block devices, one lying on another before that one, with a byte of a file or device.
+pub(super) fn devices_with_bytes_of(stat: &Stat) -> Vec<Layer> {
+    let own = places(stat);
+    let mut stacks: Vec<Vec<Layer>> = layers::all(Path::new(ROOT))
+        .map(|number| layers::beneath(Path::new(ROOT), number))
+        .filter(|stack| below(stack).any(|place| own.iter().any(|own| own.meets(&place))))
+        .collect();
+    stacks.sort_by_key(|stack| std::cmp::Reverse(stack.len()));
+    let tops = stacks.into_iter().filter_map(|stack| stack.into_iter().next());
+    tops.filter(|layer| matches!(layer.kind, Kind::Device(_))).collect()
+}
+
+/// A file or device, and all that it lies on.
+fn places(stat: &Stat) -> Vec<Place> {
+    let own = Place { object: object(stat), part: Part::WHOLE, shared: false };
+    let Some(device) = layers::number_of(stat) else { return vec![own] };
+    let layers = layers::beneath(Path::new(ROOT), device);
+    std::iter::once(own).chain(below(&layers)).collect()
+}
+
+/// The places of layers.
+fn below(layers: &[Layer]) -> impl Iterator<Item = Place> {
+    layers.iter().filter_map(|layer| {
         let object = match layer.kind {
             Kind::Device(number) => Object::Device(number),
             Kind::File => object(&rustix::fs::stat(&layer.path).ok()?),
         };
         Some(Place { object, part: layer.part, shared: layer.shared })
-    });
-    std::iter::once(own).chain(below).collect()
+    })
 }
 
 fn object(stat: &Stat) -> Object {

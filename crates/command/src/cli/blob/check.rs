@@ -13,6 +13,7 @@ use spindle_format::BlobId;
 use spindle_format::check::{Finding, Medium, Severity, examine, examine_cut};
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `check`.
@@ -24,7 +25,8 @@ pub(crate) struct Check {
     /// Repair what can be repaired without guessing
     #[arg(long)]
     repair: bool,
-    /// The file that a repair writes for `spindle blob undo`; by default IMAGE.undo, IMAGE.undo-2 and so on
+    /// The file that a repair writes for `spindle blob undo`; by default IMAGE.undo, IMAGE.undo-2 and so on;
+    /// that of a device is in the current folder
     #[arg(long, value_name = "FILE", requires = "repair")]
     undo: Option<PathBuf>,
     /// With --repair: delete this blob, even if it is damaged (its id; may be repeated)
@@ -116,10 +118,16 @@ fn mended(
     Ok(mended.after)
 }
 
-/// An unused name beside the image.
+/// An unused name beside an image file; for a block device in the current folder, as that of its node is emptied at the
+/// next boot.
 fn unused_name(image: &Path) -> PathBuf {
+    let is_device = std::fs::metadata(image).is_ok_and(|found| found.file_type().is_block_device());
+    let place = match (is_device, image.file_name()) {
+        (true, Some(name)) => std::env::current_dir().unwrap_or_default().join(name),
+        _ => image.to_owned(),
+    };
     let name = |suffix: &str| {
-        let mut name = image.as_os_str().to_owned();
+        let mut name = place.as_os_str().to_owned();
         name.push(suffix);
         PathBuf::from(name)
     };

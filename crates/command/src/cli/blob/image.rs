@@ -5,12 +5,15 @@
 //! no engine can start. Many reads are still in flight at once, because [`ImageFile::read_ahead`] asks the
 //! kernel for ranges long before they are read.
 //!
+//! What the kernel read of a block device before the open is not used: see [`drop_pages`].
+//!
 //! Not promised: a consistent picture while another program writes to the image.
 
 use crate::cli::failure::Failure;
 use crate::cli::file_kind::described;
 use rustix::fs::{Advice, SeekFrom as Position, fadvise, seek};
 use rustix::io::Errno;
+use spindle_engine::drop_pages;
 use spindle_format::ByteRange;
 use std::fs::{File, Metadata};
 use std::io::{Seek, SeekFrom};
@@ -58,6 +61,7 @@ impl ImageFile {
             return Err(Failure::NotAnImage { path: path.to_owned(), what: described(kind) });
         }
         let mut file = File::open(path).map_err(|error| Failure::file(path, "opened", error))?;
+        drop_pages(&file);
         // A block device reports its size only this way.
         let size = file.seek(SeekFrom::End(0)).map_err(|error| Failure::file(path, "measured", error))?;
         Ok(ImageFile { path: path.to_owned(), file, size, identity: Identity::of(&metadata) })

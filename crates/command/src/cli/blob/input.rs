@@ -8,7 +8,7 @@ use super::output_file::is_zero;
 use crate::cli::closed_stream::leads_to_closed;
 use crate::cli::failure::{Failure, shown};
 use rustix::fs::SeekFrom as Seek;
-use spindle_engine::{StandardStream, was_closed};
+use spindle_engine::{StandardStream, drop_pages, was_closed};
 use spindle_mem::IoBuf;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -83,6 +83,7 @@ impl Input {
             return Err(Failure::Refused(why));
         }
         let file = File::open(path).map_err(|error| Failure::file(path, "opened", error))?;
+        drop_pages(&file);
         let length = measure(&file).map_err(|error| Failure::file(path, "measured", error))?;
         refuse_endless(&file, path)?;
         Ok((file, length))

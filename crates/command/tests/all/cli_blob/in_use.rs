@@ -1,6 +1,7 @@
 //! What is in use is not overwritten, nor read without a word, by whatever name it is called: loop devices over a file
 //! are made where this user may make them.
 
+use super::loops::Loop;
 use super::streams::endless;
 use super::support::{Ended, Image, blob, sha256};
 use super::writing::{blobs, contents, done, pattern, store};
@@ -8,32 +9,6 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-
-/// A loop device, detached when dropped.
-struct Loop(String);
-
-impl Loop {
-    /// None where loop devices cannot be made.
-    fn over(path: &Path) -> Option<Loop> {
-        let made = Command::new("losetup").args(["--find", "--show"]).arg(path).output().ok()?;
-        if !made.status.success() {
-            eprintln!("skipped: no loop device can be made here");
-            return None;
-        }
-        Some(Loop(String::from_utf8_lossy(&made.stdout).trim().to_owned()))
-    }
-
-    fn path(&self) -> &Path {
-        Path::new(&self.0)
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        // If it is left, it is removed with its file.
-        let _ = Command::new("losetup").arg("--detach").arg(&self.0).status();
-    }
-}
 
 /// `spindle blob` with paths and words.
 fn run<'a>(words: impl IntoIterator<Item = &'a dyn AsRef<OsStr>>) -> Ended {
