@@ -35,7 +35,7 @@ fn without_words(text: &str) -> String {
 fn skip_block(rest: &mut Peekable<Chars>) {
     let mut depth = 0_usize;
     let mut before = '/';
-    while let Some(c) = rest.next() {
+    for c in rest.by_ref() {
         let step = (before, c);
         match step {
             ('/', '*') => depth += 1,

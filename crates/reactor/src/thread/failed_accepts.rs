@@ -51,13 +51,20 @@ impl FailedAccepts {
 }
 
 fn not_accepted(address: &Address, error: &io::Error) -> String {
-    let remedy = match error.raw_os_error() {
+    let remedy = match system_error(error) {
         Some(errno) if TOO_MANY_FILES.contains(&errno) => {
             "; clients wait until another one leaves: raise the hard limit of open files (ulimit -Hn, LimitNOFILE=)"
         }
         _ => "",
     };
     format!("a client of {address} cannot be accepted: {error}{remedy}")
+}
+
+/// The system's number, also if the error names the listener and has the system's as its source.
+fn system_error(error: &io::Error) -> Option<i32> {
+    let first: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(first), |error| error.source())
+        .find_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error())
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ fn an_export_never_goes_over_what_holds_bytes_of_what_it_reads() {
         (device.path(), other.path()),
         (device.path(), device.path()),
     ] {
-        refused(from, to, "read from");
+        refused(from, to, "shares bytes with it");
         assert_eq!(image.sha256(), before, "{from:?} to {to:?}");
     }
 }

@@ -2,7 +2,7 @@
 //! its file, not what was there when the device was read before.
 
 use super::loops::Loop;
-use super::support::{Ended, Image, blob, command, unpack};
+use super::support::{Ended, Image, blob, command, on, unpack};
 use super::writing::{contents, done, import_file, in_order, named, pattern, store};
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -52,9 +52,15 @@ fn what_was_written_to_a_file_since_a_device_was_read_is_kept_by_a_repair_throug
     blob(["check".as_ref(), device.path().as_os_str()]);
     let uuid = "uuid=11111111-2222-4333-8444-555555555501";
     done(&image, "create", &["--size", "1M", "--name", "made", "--xattr", uuid]);
-    on_device("check", &device, &["--repair".as_ref(), "--undo".as_ref(), image.beside("undo").as_os_str()]);
+    let before = on(&image, "check", &["--json"]).out;
+    let repair = ["--repair".as_ref(), "--undo".as_ref(), image.beside("undo").as_os_str()];
+    blob(["check".as_ref(), device.path().as_os_str()].into_iter().chain(repair));
     named(&image, "made");
-    done(&image, "check", &[]);
+    assert_eq!(
+        on(&image, "check", &["--json"]).out,
+        before,
+        "what SPDK left of an lvolstore, and nothing more"
+    );
 }
 
 #[test]
