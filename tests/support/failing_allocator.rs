@@ -2,18 +2,18 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Set while large allocations fail.
 pub static NONE_LEFT: AtomicBool = AtomicBool::new(false);
 
 /// From this size on allocations fail: smaller ones are not the data of requests.
-const LARGE: usize = 64 << 10;
+pub static LARGE: AtomicUsize = AtomicUsize::new(64 << 10);
 
 struct Failing;
 
 fn fails(layout: Layout) -> bool {
-    layout.size() >= LARGE && NONE_LEFT.load(Ordering::Relaxed)
+    layout.size() >= LARGE.load(Ordering::Relaxed) && NONE_LEFT.load(Ordering::Relaxed)
 }
 
 // SAFETY: every call is handed to the system's allocator unchanged, or refused as an allocator may.

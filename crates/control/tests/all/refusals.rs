@@ -179,7 +179,11 @@ fn refusals_name_the_object_and_what_to_do() {
                 &["Operation not permitted", "\"base\"", "by lvolstore \"s\""],
             ),
             ("bdev_lvol_resize", json!({"name": "s/v", "size_in_mib": 1}), &["\"s/v\"", "NBD export \"v\""]),
-            ("bdev_split_delete", json!({"base_bdev": "Mp0"}), &["\"Mp0\"", "split", "give the base that they were created on"]),
+            (
+                "bdev_split_delete",
+                json!({"base_bdev": "Mp0"}),
+                &["\"Mp0\"", "split", "give the base that they were created on"],
+            ),
             (
                 "bdev_lvol_clone_bdev",
                 json!({"bdev": "outside", "lvs_name": "s", "clone_name": "c"}),
