@@ -53,7 +53,8 @@ fn what_was_written_to_a_file_since_a_device_was_read_is_kept_by_a_repair_throug
     let uuid = "uuid=11111111-2222-4333-8444-555555555501";
     done(&image, "create", &["--size", "1M", "--name", "made", "--xattr", uuid]);
     let before = on(&image, "check", &["--json"]).out;
-    let repair = ["--repair".as_ref(), "--undo".as_ref(), image.beside("undo").as_os_str()];
+    let undo = image.beside("undo");
+    let repair = ["--repair".as_ref(), "--undo".as_ref(), undo.as_os_str()];
     blob(["check".as_ref(), device.path().as_os_str()].into_iter().chain(repair));
     named(&image, "made");
     assert_eq!(
