@@ -103,7 +103,7 @@ const FLOORS: [(&str, &[&str]); 14] = [
             "counter detail error event io_types notify read_only",
             "opened",
             "module bdev claim extents",
-            "desc namespace plain_disk statistics told",
+            "desc namespace plain_disk statistics report",
             "registry virtual_bdev",
             "blob_device examine registered unregister",
             "modules",
