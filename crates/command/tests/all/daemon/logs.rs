@@ -75,7 +75,9 @@ fn a_stop_in_order_warns_of_nothing() {
     }
     assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
     let said = fs::read_to_string(folder.path().join("it.log")).unwrap();
-    assert!(said.contains("ended in order") && !said.contains("WARNING"), "{said}");
+    // The system may allow fewer open files than all clients would take: that is a warning of the start.
+    let warned = said.lines().any(|line| line.contains("WARNING") && !line.contains("LimitNOFILE"));
+    assert!(said.contains("ended in order") && !warned, "{said}");
 }
 
 #[test]
