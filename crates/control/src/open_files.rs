@@ -9,6 +9,9 @@ use crate::log::{Level, Log};
 /// The least and the most that is kept for RPC clients, files and the rings of the kernel.
 const RESERVE: (u64, u64) = (24, 1024);
 
+/// As many RPC clients as SPDK serves at once: a cut that leaves them hurts no client.
+const RPC_CLIENTS_OF_SPDK: usize = 64;
+
 /// Raises the soft limit of open files to the hard one. For a daemon at its start; without effect where the system
 /// refuses.
 pub fn raise_open_files() {
@@ -25,14 +28,14 @@ pub(crate) struct ServerLimits {
 }
 
 impl ServerLimits {
-    /// For this process now. The log has them if connections are cut.
+    /// For this process now. The log has them if clients will miss the connections that are cut.
     pub(crate) fn of_process(log: &Log) -> ServerLimits {
         let (nbd, rpc) = (Options::default(), ServerOptions::default());
         let Some(limit) = getrlimit(Resource::Nofile).current else { return ServerLimits { nbd, rpc } };
         let whole = (nbd.connections, rpc.connections);
         let limits = ServerLimits { nbd, rpc }.within(limit, open_now());
         let cut = (limits.nbd.connections, limits.rpc.connections);
-        if cut != whole {
+        if cut.0 < whole.0 || cut.1 < RPC_CLIENTS_OF_SPDK {
             let of_one = limits.nbd.connections_of_one;
             let said = format!(
                 "this process may open {limit} files, so that {} NBD clients ({of_one} of one host or user) and {} RPC \
