@@ -46,7 +46,6 @@ pub use state::limits::Limits;
 pub use state::mailbox::{Delivered, RemoteNotifier};
 pub use state::ranges::HeldRange;
 pub use state::statistics::{ErrorCounts, OperationStatistics, Statistics, StatisticsReset};
-pub use terms::device_name::DeviceName;
 pub use terms::error::{IoError, IoErrorKind, OpenError, Status};
 pub use terms::event::{Gate, LaneEvent};
 pub use terms::geometry::{CurrentGeometry, Geometry, GeometryError};

@@ -66,6 +66,8 @@ pub(crate) struct LaneState {
     pub(crate) lowers: Vec<u32>,
     /// Lanes that it closed while requests that it had passed on may have been there.
     pub(crate) left: Vec<LaneId>,
+    /// Set once it has lost a request.
+    pub(crate) has_lost: bool,
     /// Set while a notification is pending.
     pub(crate) notify: Notify,
     /// Tasks that wait for it to close.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use spindle_mem::Buffers;
-use spindle_reactor::Time;
+use spindle_reactor::{ReportLevel, Time, report};
 
 use crate::path::alarms::Alarms;
 use crate::path::clock::Clock;
@@ -20,7 +20,7 @@ use crate::request::joins::{Joins, Place};
 use crate::request::queue::Queue;
 use crate::request::waiter::{Root, Waiter};
 use crate::state::mailbox::Obligation;
-use crate::{Device, DeviceName, Gate, HeldRange, Io, IoErrorKind, IoId, LaneId, Operation};
+use crate::{Device, Gate, HeldRange, Io, IoErrorKind, IoId, LaneId, Operation};
 
 /// What futures submit before one of them yields, see [`Queues::yields`]: a millisecond or two of a RAM disk's work.
 const BEFORE_YIELD: u64 = 256;
@@ -414,10 +414,21 @@ impl Queues {
         }
     }
 
-    /// The error that names the lane which holds a request.
-    fn lost_in(&self, slot: &Slot) -> IoErrorKind {
-        let device = self.lanes.get(slot.held.lane as usize).and_then(|state| state.device.as_ref());
-        IoErrorKind::Lost { by: DeviceName::of(device.map_or("a lane", |device| device.name())) }
+    /// The error of a request that the lane which holds it has lost. The first of a lane is reported.
+    fn lost_in(&mut self, slot: &Slot) -> IoErrorKind {
+        if let Some(state) = self.lanes.get_mut(slot.held.lane as usize)
+            && let Some(device) = &state.device
+            && !std::mem::replace(&mut state.has_lost, true)
+        {
+            report(ReportLevel::Error, "bdev", || {
+                format!(
+                    "device {} loses requests: its lane dropped a Split (end each by Cx::join), or ended a request that it \
+                     had not made (by Cx::done); correct its module",
+                    device.name()
+                )
+            });
+        }
+        IoErrorKind::Lost
     }
 
     /// Links a request to the one that it serves, and so in the end to one from above the stack.

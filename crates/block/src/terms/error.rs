@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::{DeviceName, GeometryError, Operation};
+use crate::{GeometryError, Operation};
 
 /// How a request ended, as layers pass it upwards.
 pub type Status = Result<(), IoErrorKind>;
@@ -80,14 +80,9 @@ pub enum IoErrorKind {
     #[error("the request was aborted before it ended; repeat it if it is still wanted")]
     Aborted,
     /// A lane lost the request: it dropped its [`Split`](crate::Split), or ended it as a request of its own. Its blocks
-    /// hold old or new data.
-    #[error(
-        "device {by} lost the request: its lane dropped a Split (end each by Cx::join), or ended a request that it had not made (by Cx::done); correct its module"
-    )]
-    Lost {
-        /// The device of that lane.
-        by: DeviceName,
-    },
+    /// hold old or new data. The name of its device is reported to the log.
+    #[error("a device on the way lost the request: the log names it; correct its module")]
+    Lost,
     /// The device was removed while the request waited.
     #[error("the device was removed; close it")]
     Removed,

@@ -1,6 +1,5 @@
 //! Plain values that every other part of the crate uses. They belong to no thread.
 
-pub(crate) mod device_name;
 pub(crate) mod error;
 pub(crate) mod event;
 pub(crate) mod geometry;

@@ -1,4 +1,4 @@
-//! What a lane loses, its caller does not wait for: the request ends with an error that names the lane's device.
+//! What a lane loses, its caller does not wait for: the request ends with an error.
 
 use std::sync::Arc;
 
@@ -100,8 +100,7 @@ fn ends_as_lost(submit: Step, complete: Step) {
         }
         let (result, back) = ended.expect("no caller waits for ever");
         let error = result.unwrap_err();
-        assert!(matches!(error.kind, IoErrorKind::Lost { .. }), "{error}");
-        assert!(error.to_string().contains("device careless"), "{error}");
+        assert!(matches!(error.kind, IoErrorKind::Lost), "{error}");
         assert_eq!((back.to_vec(), back.parts().len()), (vec![7; 4 * 512], parts), "all of it is back");
         drop(write);
         assert_eq!(table.stats().in_flight, 0);
@@ -230,7 +229,7 @@ fn a_lane_that_panics_while_it_cuts_a_request_loses_that_one_only() {
     table.step();
     hand.complete(3, Ok(()));
     let (result, back) = poll_once(write.as_mut()).expect("its piece is back");
-    assert!(matches!(result.unwrap_err().kind, IoErrorKind::Lost { .. }));
+    assert!(matches!(result.unwrap_err().kind, IoErrorKind::Lost));
     assert_eq!(back.len(), 1024);
     let mut other = Box::pin(channel.write(5 * 512, IoBuf::zeroed(1024)));
     assert!(poll_once(other.as_mut()).is_none());
@@ -256,7 +255,7 @@ fn a_pair_that_is_given_a_request_which_a_lane_holds_ends_it_for_its_maker() {
         assert_eq!(pair.outstanding(), 0);
         let (result, back) = poll_once(write.as_mut()).expect("no caller waits for ever");
         let error = result.unwrap_err();
-        assert!(error.to_string().contains("device hand lost the request"), "{error}");
+        assert_eq!(error.kind, IoErrorKind::Lost, "{error}");
         assert_eq!(back.len(), 512);
     }
 }
